@@ -1,0 +1,177 @@
+"""The nouns of taskd: frozen attrs classes, and nothing that acts.
+
+A ``Task`` is a snapshot. What is alive about a task, its scope, lock and watchers, is ``registry.Live``.
+Times are seconds since the epoch (UTC, milliseconds kept) in here and RFC 3339 on the wire; ``codec`` turns
+one into the other. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NewType, TypeAlias
+
+import attrs
+
+from taskd.states import State
+
+# Anything that JSON can say; whoever reads one narrows it with isinstance.
+JSON: TypeAlias = object
+
+# Seconds since the epoch; a type of its own, so that the codec knows a time from a number.
+Time = NewType("Time", float)
+
+
+class DateTime(str):
+    """A time as XenAPI writes it, such as ``20260101T12:00:00Z``; XML says it with a type of its own."""
+
+    __slots__ = ()
+
+
+def now() -> Time:
+    """This moment, with the milliseconds that the wire can carry."""
+    return Time(round(time.time(), 3))
+
+
+@attrs.frozen
+class Progress:
+    """How far a task is: ``done`` of ``total`` in ``unit``, monotone within an attempt (law L9).
+
+    ``fraction`` is 0..1 and 1.0 only when the task completed; ``rate`` is units per second, smoothed;
+    ``eta_s`` seconds left; ``moved_at`` the time of the last movement.
+    """
+
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    fraction: float = 0.0
+    rate: float | None = None
+    eta_s: float | None = None
+    moved_at: Time | None = None
+
+
+@attrs.frozen
+class Failure:
+    """Why a task failed: a stable ``code``, a sentence, and the code's parameters."""
+
+    code: str
+    message: str
+    data: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Undo:
+    """One step of a journal: a verb of the operation and its arguments. Data, never a closure (law L3).
+
+    The same shape serves for the finish steps after a commit.
+    """
+
+    verb: str
+    args: Mapping[str, JSON] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Residue:
+    """A step that could not be done, and why."""
+
+    verb: str
+    args: Mapping[str, JSON]
+    reason: str
+
+
+@attrs.frozen
+class Speed:
+    """One of the rates that a producer reports for an external task, for people to read."""
+
+    title: str
+    speed: float
+    unit: str
+
+
+@attrs.frozen
+class Draft:
+    """What a producer has said about the outcome of a task that has not ended: it counts with the end.
+
+    ``error`` is a code and its parameters, empty where nothing was said.
+    """
+
+    result: JSON = None
+    error: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class LogLine:
+    """Line ``n`` of a task's log, counted from 0 and never renumbered."""
+
+    n: int
+    at: Time
+    line: str
+
+
+@attrs.frozen
+class Task:
+    """A snapshot of a task: true when it was made, replaced (never changed) by one with a higher revision.
+
+    ``journal`` holds, last to be undone first, the undo steps while the task runs and the finish steps once
+    it is committed; it is stored in the same row as the state, so that the two cannot disagree.
+    """
+
+    id: str
+    operation: str
+    params: Mapping[str, JSON]
+    owner: str
+    processor: str
+    resident_on: str
+    created_at: Time
+    label: str = ""
+    description: str = ""
+    debug_info: str = ""
+    seq: int = 0
+    revision: int = 0
+    state: State = State.QUEUED
+    cancellable: bool = True
+    cancel_requested: bool = False
+    progress: Progress = Progress()
+    status: str = ""
+    speeds: tuple[Speed, ...] = ()
+    result: JSON = None
+    error: Failure | None = None
+    residue: tuple[Residue, ...] = ()
+    attempt: int = 0
+    started_at: Time | None = None
+    finished_at: Time | None = None
+    # What follows is ours; no record shows it.
+    journal: tuple[Undo, ...] = ()
+    request_id: str | None = None
+    deadline_s: float | None = None
+    destroy_on_finish: bool = False
+    # The caller's own notes on it, the task that it is a part of (an id), and the outcome so far.
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    parent: str | None = None
+    draft: Draft = Draft()
+
+    @property
+    def open(self) -> bool:
+        """There is still work on it: it has not ended, an undo is still owed, or it is still to be destroyed."""
+        return not self.state.ended or bool(self.journal) or self.destroy_on_finish
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} {self.operation} {self.state} rev={self.revision}>"
+
+
+@attrs.frozen
+class Caller:
+    """Who is on the other end of a connection, as the kernel tells it, and its roles by the config."""
+
+    uid: int
+    gid: int
+    pid: int
+    user: str
+    roles: frozenset[str]
+
+    @property
+    def admin(self) -> bool:
+        return "admin" in self.roles
+
+    def __repr__(self) -> str:
+        return f"<Caller {self.user} uid={self.uid} pid={self.pid}>"

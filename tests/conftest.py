@@ -1,0 +1,10 @@
+"""The creed of these tests.
+
+- No real sleep: time passes on trio's autojump clock, or an event says that something is so.
+- No network: Unix sockets in a temporary folder.
+- Real objects against real objects; the one stand-in is ``MemoryStore``, which is held to the contract itself.
+- Whoever starts a process or a daemon ends it, by its process id.
+- A timeout in a test (``trio.fail_after``) is a bound that a right program never meets.
+"""
+
+from __future__ import annotations
