@@ -1,0 +1,245 @@
+"""The SQL of the SQLite store: each verb as a function of a connection.
+
+Those that write run inside a transaction that the writer opens and commits. Those that read see all that was
+committed before they began, and read to the end: an open read would hold up checkpoints.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from taskd.codec import dumps, pack, unpack
+from taskd.errors import Conflict
+from taskd.model import LogLine, Task, Time
+from taskd.states import State
+from taskd.store import Query
+
+# Prune forgets at most so many tasks, and about so many log lines, in one write, so that others get in between.
+PRUNED_TASKS: Final = 500
+PRUNED_LINES: Final = 20_000
+
+# Up to so many tasks changed since a revision are sought by revision; where there are more, a page of them is
+# soon found by walking all tasks in order.
+FEW: Final = 1000
+
+# The numbers that SQLite can say; JSON can say larger ones.
+LARGEST: Final = 2**63 - 1
+
+UNFINISHED: Final = ", ".join(f"'{state}'" for state in State if not state.ended)
+
+
+# Writing.
+
+
+def reserve(connection: sqlite3.Connection, count: int) -> int:
+    first: int = connection.execute("SELECT value FROM meta WHERE key = 'next_revision'").fetchall()[0][0]
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'next_revision'", (first + count,))
+    return first
+
+
+def create(connection: sqlite3.Connection, task: Task) -> Task:
+    if task.request_id is not None:
+        existing = requested(connection, task.owner, task.request_id)
+        if existing is not None:
+            return existing
+    # AUTOINCREMENT's own memory of the highest number ever given; asked first, because doc holds it too.
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'task'").fetchall()
+    task = attrs.evolve(task, seq=last[0][0] + 1 if last else 1)
+    connection.execute(
+        """INSERT INTO task
+        (seq, id, owner, operation, request_id, label, state, revision, finished_at, open, doc)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        (task.seq, task.id, task.owner, task.operation, task.request_id, *_columns(task), pack(task)),
+    )
+    return task
+
+
+def replace(connection: sqlite3.Connection, task: Task, doc: bytes, expect: State) -> None:
+    written = connection.execute(
+        """UPDATE task SET label = ?, state = ?, revision = ?, finished_at = ?, open = ?, doc = ?
+        WHERE id = ? AND state = ?""",
+        (*_columns(task), doc, task.id, expect.value),
+    )
+    if written.rowcount == 0:
+        rows = connection.execute("SELECT state FROM task WHERE id = ?", (task.id,)).fetchall()
+        found = rows[0][0] if rows else "nothing"
+        raise Conflict(f"task {task.id}: expected {expect}, found {found}")
+
+
+def _columns(task: Task) -> tuple[object, ...]:
+    return task.label, task.state.value, task.revision, task.finished_at or 0.0, task.open
+
+
+def forget(connection: sqlite3.Connection, id: str) -> None:
+    _delete(connection, connection.execute("SELECT seq FROM task WHERE id = ?", (id,)).fetchall())
+
+
+def _delete(connection: sqlite3.Connection, seqs: Sequence[tuple[int]]) -> None:
+    connection.executemany("DELETE FROM task_log WHERE task = ?", seqs)
+    connection.executemany("DELETE FROM task WHERE seq = ?", seqs)
+
+
+def append(connection: sqlite3.Connection, id: str, lines: Sequence[LogLine], keep: int) -> None:
+    rows = connection.execute("SELECT seq, log_kept FROM task WHERE id = ?", (id,)).fetchall()
+    if not rows or not lines:
+        return
+    seq, kept = rows[0]
+    connection.executemany(
+        "INSERT INTO task_log VALUES (?, ?, ?, ?)", [(seq, line.n, line.at, line.line) for line in lines]
+    )
+    # Counted, not told from the numbers: lines that a full disk lost leave gaps.
+    surplus = max(0, kept + len(lines) - keep)
+    connection.execute(
+        "DELETE FROM task_log WHERE task = ?1 AND n IN"
+        " (SELECT n FROM task_log WHERE task = ?1 ORDER BY n LIMIT ?2)",
+        (seq, surplus),
+    )
+    connection.execute(
+        "UPDATE task SET log_end = ?, log_kept = ? WHERE seq = ?",
+        (lines[-1].n + 1, kept + len(lines) - surplus, seq),
+    )
+
+
+def prune(connection: sqlite3.Connection, bound: tuple[float, int]) -> Sequence[Task]:
+    """Forget the oldest ended tasks below ``bound``, so many that the writer is not held long."""
+    doomed: list[tuple[int]] = []
+    tasks: list[Task] = []
+    lines = 0
+    for seq, kept, doc in connection.execute(
+        """SELECT seq, log_kept, doc FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)
+        ORDER BY finished_at, seq LIMIT ?""",
+        (*bound, PRUNED_TASKS),
+    ).fetchall():
+        lines += kept
+        if doomed and lines > PRUNED_LINES:
+            break
+        doomed.append((seq,))
+        tasks.append(unpack(doc))
+    _delete(connection, doomed)
+    return tasks
+
+
+# Reading one row.
+
+
+def find(connection: sqlite3.Connection, id: str) -> Task | None:
+    return _task(connection.execute("SELECT doc FROM task WHERE id = ?", (id,)).fetchall())
+
+
+def requested(connection: sqlite3.Connection, owner: str, request_id: str) -> Task | None:
+    sql = "SELECT doc FROM task WHERE owner = ? AND request_id = ?"
+    return _task(connection.execute(sql, (owner, request_id)).fetchall())
+
+
+def _task(rows: Sequence[tuple[bytes]]) -> Task | None:
+    return unpack(rows[0][0]) if rows else None
+
+
+def log_end(connection: sqlite3.Connection, id: str) -> int:
+    rows: Sequence[tuple[int]] = connection.execute("SELECT log_end FROM task WHERE id = ?", (id,)).fetchall()
+    return rows[0][0] if rows else 0
+
+
+# Reading many.
+
+
+def page(connection: sqlite3.Connection, query: Query) -> Sequence[Task]:
+    """The page by keyset: it starts at a place in an index and costs what it shows, wherever it is.
+
+    One filter drives, by its index (``_drivers``); the others are looked at row by row, which the unary plus
+    says to SQLite. Where the driving filter has several values, each gives a page and the pages are merged.
+    """
+    order, beyond, start = ("DESC", "<", LARGEST) if query.newest_first else ("ASC", ">", 0)
+    after = start if query.after is None else _integer(query.after)
+    filters = _filters(query)
+    rows: list[tuple[int, bytes]] = []
+    connection.execute("BEGIN")  # one view for all the values: a task that moves between two is seen once
+    try:
+        for driver, values in _drivers(connection, query):
+            where = " AND ".join([f"seq {beyond} ?", driver, *filters])
+            rows += connection.execute(
+                f"SELECT seq, doc FROM task WHERE {where} ORDER BY seq {order} LIMIT ?",
+                (after, *values, *filters.values(), _integer(query.limit)),
+            )
+    finally:
+        connection.execute("COMMIT")
+    rows.sort(reverse=query.newest_first)
+    return [unpack(doc) for _, doc in rows[: query.limit]]
+
+
+def _filters(query: Query) -> dict[str, object]:
+    """Condition and value of every filter that is set."""
+    filters: dict[str, object] = {}
+    for column, values in (("state", query.states), ("operation", query.operations)):
+        if values is not None:
+            filters[f"+{column} IN (SELECT value FROM json_each(?))"] = dumps(sorted(values)).decode()
+    for column, value in (("owner", query.owner), ("label", query.label)):
+        if value is not None:
+            filters[f"+{column} = ?"] = value
+    if query.since is not None:
+        filters[f"(+revision > ? OR +state IN ({UNFINISHED}))"] = _integer(query.since)
+    return filters
+
+
+def _drivers(connection: sqlite3.Connection, query: Query) -> Sequence[tuple[str, Sequence[object]]]:
+    """Conditions that lead to few rows by an index, one for each value of the filter that is likely to be the
+    narrowest."""
+    if query.states is not None and not any(state.ended for state in query.states):
+        return [("open = 1", ())]
+    if query.since is not None:
+        since = _integer(query.since)
+        sql = "SELECT count(*) FROM (SELECT 1 FROM task WHERE revision > ? LIMIT ?)"
+        if connection.execute(sql, (since, FEW)).fetchall()[0][0] < FEW:
+            newer = "SELECT seq FROM task WHERE revision > ? UNION SELECT seq FROM task WHERE open = 1"
+            return [(f"seq IN ({newer})", (since,))]
+    if query.owner is not None:
+        return [("owner = ?", (query.owner,))]
+    if query.operations is not None:
+        return [("operation = ?", (operation,)) for operation in set(query.operations)]
+    if query.states is not None:
+        return [("state = ?", (state.value,)) for state in set(query.states)]
+    return [("1", ())]
+
+
+def ids(connection: sqlite3.Connection, owner: str | None, operation: str | None) -> Sequence[str]:
+    wanted = {"owner = ?": owner, "operation = ?": operation}
+    filters = {condition: value for condition, value in wanted.items() if value is not None}
+    where = " AND ".join(filters) or "1"
+    rows = connection.execute(f"SELECT id FROM task WHERE {where} ORDER BY seq", (*filters.values(),))
+    return [id for (id,) in rows]
+
+
+def owners(connection: sqlite3.Connection) -> Mapping[str, int]:
+    return dict(connection.execute("SELECT owner, count(*) FROM task GROUP BY owner"))
+
+
+def open_tasks(connection: sqlite3.Connection) -> Sequence[Task]:
+    rows = connection.execute("SELECT doc FROM task WHERE open = 1 ORDER BY seq").fetchall()
+    return [unpack(doc) for (doc,) in rows]
+
+
+def log(connection: sqlite3.Connection, id: str, start: int, limit: int) -> Sequence[LogLine]:
+    rows = connection.execute(
+        """SELECT n, at, line FROM task_log WHERE task = (SELECT seq FROM task WHERE id = ?) AND n >= ?
+        ORDER BY n LIMIT ?""",
+        (id, _integer(start), _integer(limit)),
+    )
+    return [LogLine(n, Time(at), line) for n, at, line in rows]
+
+
+def bound(connection: sqlite3.Connection, before: float, keep: int) -> tuple[float, int]:
+    """``finished_at`` and ``seq`` below which ended tasks are to be forgotten. Walks over ``keep`` of them."""
+    newest_surplus: list[tuple[float, int]] = connection.execute(
+        """SELECT finished_at, seq + 1 FROM task WHERE open = 0
+        ORDER BY finished_at DESC, seq DESC LIMIT 1 OFFSET ?""",
+        (_integer(keep),),
+    ).fetchall()
+    return max([(before, 0), *newest_surplus])
+
+
+def _integer(number: int) -> int:
+    return max(-LARGEST, min(number, LARGEST))

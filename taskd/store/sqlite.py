@@ -1,0 +1,156 @@
+"""The store on disk: SQLite in WAL mode with ``synchronous=FULL`` (law L7).
+
+``writer`` is the one thread that writes, ``rows`` the SQL, ``schema`` what the file must be. Every verb is a
+checkpoint and takes a fixed number of trio's steps. A write is a cancel point only until it is queued: out of
+a write, ``Cancelled`` says that nothing was written.
+
+Reads have connections of their own. They see every write that was acknowledged before they began, and go on
+when the disk takes no more writes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import trio
+
+from taskd.codec import pack
+from taskd.errors import StoreError
+from taskd.model import LogLine, Task
+from taskd.states import State
+from taskd.store import Forgotten, Query, ignore, rows
+from taskd.store.schema import open_database
+from taskd.store.writer import Writer
+
+T = TypeVar("T")
+Act = Callable[[sqlite3.Connection], T]
+
+
+@attrs.define(eq=False)
+class SqliteStore:
+    """See ``taskd.store.Store``. What names a task (id, seq, owner, operation, request_id) stays as created."""
+
+    _writer: Writer
+    _lookups: sqlite3.Connection
+    _readings: sqlite3.Connection
+    _reading: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _closing: trio.Event = attrs.field(factory=trio.Event)
+
+    @classmethod
+    async def open(cls, path: Path | str) -> SqliteStore:
+        """Open the database file at ``path``; it is made (mode 0600) or migrated where needed.
+
+        Its folder exists and is the caller's alone: one store at a time. Close the store in the same trio run;
+        one that is forgotten ends its thread with the run.
+
+        Raises:
+            StoreUnusable: it cannot be written, is no database or not ours, is of a newer schema, or damaged.
+        """
+        path = Path(await trio.Path(path).absolute())
+        writing, lookups, readings = await trio.to_thread.run_sync(open_database, path)
+        store = cls(Writer(path, writing), lookups, readings)
+        trio.lowlevel.spawn_system_task(store._end_writer)
+        store._writer.start()
+        return store
+
+    async def _end_writer(self) -> None:
+        try:
+            await self._closing.wait()
+        finally:
+            self._writer.stop()
+
+    async def close(self) -> None:
+        """Finish what is queued, fold the log into the database, end the thread; not to be cancelled."""
+        with trio.CancelScope(shield=True):
+            # The writer's connection goes last: the last one takes the log's files away.
+            async with self._reading:
+                self._lookups.close()
+                self._readings.close()
+            self._closing.set()
+            await trio.to_thread.run_sync(self._writer.join)
+
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed since the store was opened."""
+        return self._writer.commits
+
+    async def _look(self, act: Act[T]) -> T:
+        """Read one row by a unique index, on trio's own thread.
+
+        It costs some ten microseconds, where a thread costs more to reach; and in WAL mode a reader does not
+        wait for the writer.
+        """
+        await trio.lowlevel.checkpoint()
+        with _readable():
+            return act(self._lookups)
+
+    async def _read(self, act: Act[T]) -> T:
+        """Read what may be long, in a worker thread, one at a time."""
+
+        def read() -> T:
+            with _readable():
+                return act(self._readings)
+
+        return await trio.to_thread.run_sync(read, limiter=self._reading)
+
+    async def reserve(self, count: int) -> int:
+        return await self._writer.write(lambda connection: rows.reserve(connection, count))
+
+    async def create(self, task: Task) -> Task:
+        return await self._writer.write(lambda connection: rows.create(connection, task))
+
+    async def write(self, task: Task, *, expect: State) -> None:
+        doc = pack(task)
+        await self._writer.write(lambda connection: rows.replace(connection, task, doc, expect))
+
+    async def delete(self, id: str) -> None:
+        await self._writer.write(lambda connection: rows.forget(connection, id))
+
+    async def get(self, id: str) -> Task | None:
+        return await self._look(lambda connection: rows.find(connection, id))
+
+    async def requested(self, owner: str, request_id: str) -> Task | None:
+        return await self._look(lambda connection: rows.requested(connection, owner, request_id))
+
+    async def list(self, query: Query) -> Sequence[Task]:
+        return await self._read(lambda connection: rows.page(connection, query))
+
+    async def ids(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
+        return await self._read(lambda connection: rows.ids(connection, owner, operation))
+
+    async def owners(self) -> Mapping[str, int]:
+        return await self._read(rows.owners)
+
+    async def open_tasks(self) -> Sequence[Task]:
+        return await self._read(rows.open_tasks)
+
+    async def append_log(self, id: str, lines: Sequence[LogLine], *, keep: int) -> None:
+        await self._writer.write(lambda connection: rows.append(connection, id, lines, keep))
+
+    async def log(self, id: str, start: int, limit: int) -> Sequence[LogLine]:
+        return await self._read(lambda connection: rows.log(connection, id, start, limit))
+
+    async def log_end(self, id: str) -> int:
+        return await self._look(lambda connection: rows.log_end(connection, id))
+
+    async def prune(self, *, before: float, keep: int, forgotten: Forgotten = ignore) -> int:
+        """Many small writes; cancelled in between, it leaves the rest for the next time."""
+        bound = await self._read(lambda connection: rows.bound(connection, before, keep))
+        total = 0
+        while tasks := await self._writer.write(lambda connection: rows.prune(connection, bound)):
+            total += len(tasks)
+            forgotten(tasks)
+        return total
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(f"the store cannot read: {error}") from error
