@@ -1,0 +1,393 @@
+"""Runs operations as tasks: scope, journal, commit, unwind, recover.
+
+The law (laws L1 to L6 of the design):
+
+- A task's coroutine looks at where the task stands and does what that state asks for, until it has ended. The
+  same loop serves a new task and one found after a crash: recovery is not a second road.
+- Every durable change goes through ``Runner.change``, the one place that moves, stores and shows, under the
+  task's lock. What is decided is decided from the newest snapshot.
+- The undo of an act is durable before the act. The journal is unwound last to first, each undone step taken
+  off durably, so that a crash repeats at most the step it fell into; and steps are idempotent.
+- Commit: honour a cancel that was accepted, close the door, write once. Between the check and the door there
+  is no await. Durable writes are shielded, so that memory and disk agree when a cancel falls into them.
+- Whoever cancels says so in the task. ``trio.Cancelled`` alone says nothing: it is also how the daemon stops,
+  and stopping leaves a task as a crash would.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import trio
+
+from taskd.errors import (
+    CancelAsked,
+    DeadlineExceeded,
+    IllegalMove,
+    Interrupted,
+    OperationMissing,
+    StoreUnavailable,
+    UndoFailed,
+)
+from taskd.model import JSON, Failure, LogLine, Progress, Residue, Task, Undo, now
+from taskd.registry import Live, Registry
+from taskd.runner import producer
+from taskd.runner.claims import Claims
+from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, describe
+from taskd.runner.journal import do, residue_of
+from taskd.runner.operation import Answer, Handle, Operation, Verb
+from taskd.states import Event, State, after
+from taskd.store import Store
+
+__all__ = ["ATTEMPTS", "Answer", "Handle", "Operation", "Runner", "Verb", "contained", "producer"]
+
+logger = logging.getLogger("taskd.runner")
+
+# How often an interrupted, restartable task is run before it is given up (law L6).
+ATTEMPTS: Final = 3
+
+# Seconds between two tries of a write, or of a finish, that must happen before the task can end.
+PATIENCE: Final = 5.0
+
+# The longest line of a log, in characters; a longer one is cut into several.
+LINE: Final = 4096
+
+# The longest of the growing pauses between two rounds of a finish.
+LONG: Final = 300.0
+
+
+@attrs.define(eq=False)
+class Runner:
+    """Runs tasks.
+
+    ``structure`` turns stored params into the operation's params (the codec's, handed in so that this room
+    stays without it). ``workspace`` is a folder for files that journals name; ``log_lines`` how many lines of
+    a task's log are kept; ``running_tasks`` how many operations run at once, the rest is queued.
+    """
+
+    store: Store
+    registry: Registry
+    operations: Mapping[str, Operation]
+    structure: Callable[[JSON, type[Any]], Any]
+    workspace: str
+    log_lines: int = 10_000
+    running_tasks: int = 64
+    _nursery: trio.Nursery | None = None
+    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _recovered: trio.Event = attrs.field(factory=trio.Event)
+    _claims: Claims = attrs.field(factory=Claims)
+
+    def __attrs_post_init__(self) -> None:
+        self._slots = trio.CapacityLimiter(self.running_tasks)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take up every open task, kill what a crashed daemon left running, then run tasks until cancelled.
+
+        Started when the surviving children are dead and every open task can be seen and cancelled. New work
+        waits until what was interrupted is undone.
+        """
+        async with trio.open_nursery() as self._nursery:
+            self.registry.feed.count_from(await self.store.owners())
+            found = [Live(task) for task in await self.store.open_tasks()]
+            for live in found:
+                live.log_end = await self.store.log_end(live.task.id)
+                self.registry.add(live)
+            async with trio.open_nursery() as nursery:
+                for live in found:
+                    nursery.start_soon(self._kill_survivors, live)
+            interrupted = [live for live in found if live.task.state not in (State.QUEUED, State.FAILED)]
+            for live in found:
+                self.adopt(live)
+            task_status.started()
+            for live in interrupted:
+                await self._settled(live)
+            self._recovered.set()
+            await trio.sleep_forever()
+
+    async def _kill_survivors(self, live: Live) -> None:
+        operation = self.operations.get(live.task.operation)
+        for step in live.task.journal:
+            if operation is not None and step.verb in operation.urgent:
+                await do(live, step, operation)
+
+    async def _settled(self, live: Live) -> None:
+        """Wait until a task found after a crash no longer touches its target, or cannot get on."""
+        operation = self.operations.get(live.task.operation)
+        if operation is not None and operation.run is None:
+            return
+        while live.task.state in (State.RUNNING, State.UNDOING, State.COMMITTED) and not live.task.residue:
+            await live.changed()
+
+    def adopt(self, live: Live) -> None:
+        """Care for a task, from where it stands, in the background."""
+        assert self._nursery is not None, "the runner is not running"
+        self._nursery.start_soon(self._attend, live, name=f"task {live.task.id}")
+
+    async def _attend(self, live: Live) -> None:
+        try:
+            if live.task.journal:  # found after a crash
+                await self._claim(live, self.operations.get(live.task.operation))
+            if live.task.state is State.FAILED:
+                await self._clear(live)
+            while not (live.task.state.ended or live.forgotten):
+                operation = self.operations.get(live.task.operation)
+                match live.task.state:
+                    case State.RUNNING if operation is not None and operation.run is None:
+                        await producer.listen(self, live, operation)
+                    case State.QUEUED:
+                        await self._work(live, operation)
+                    case State.RUNNING:
+                        # Found so after a crash. That there is no error says that it was interrupted.
+                        await self._insist(live, Event.STOPPED)
+                    case State.UNDOING:
+                        await self._unwind(live)
+                    case State.COMMITTED:
+                        await self._finish(live)
+            await self.bury(live)
+        except Exception:
+            # A fault of ours. The task stays as it is on disk, and the next start takes it up again.
+            logger.exception("task %s could not be attended", live.task.id)
+
+    async def bury(self, live: Live) -> None:
+        """A task has ended: let go of it, and destroy it where that was to wait for its end."""
+        task = live.task
+        self.registry.remove(live)
+        logger.info("task %s %s %s %s", task.id, task.operation, task.state, task.error.code if task.error else "")
+        if not task.journal:  # what it still owes, it holds on to
+            self._claims.release(task.id)
+        if task.destroy_on_finish and not task.journal:
+            await self.decided(live, partial(self._destroy, task))
+
+    async def _destroy(self, task: Task) -> None:
+        with trio.CancelScope(shield=True):
+            await self.store.delete(task.id)
+            self.registry.forget([task])
+
+    async def change(self, live: Live, *events: Event, best_effort: bool = False, **changes: Any) -> None:
+        """Move, store and show: the one road of every durable change.
+
+        With ``best_effort`` a store that cannot write is passed over: the change is shown, and stored with the
+        next one. Raises StoreUnavailable otherwise, with nothing changed.
+        """
+        async with live.lock:
+            await self.write(live, *events, best_effort=best_effort, **changes)
+
+    async def write(self, live: Live, *events: Event, best_effort: bool = False, **changes: Any) -> None:
+        """``change``, for those who hold the lock already."""
+        state = after(live.task.state, *events)
+        ticket = self.registry.take(live)
+        if events and state.ended:
+            changes["finished_at"] = now()
+            if state is not State.COMPLETED:
+                live.progress = attrs.evolve(live.progress, fraction=min(live.progress.fraction, ALMOST))
+        task = attrs.evolve(
+            live.task, state=state, revision=ticket.revision, cancellable=state.cancellable, **changes
+        )
+        with trio.CancelScope(shield=True):
+            try:
+                await self.store.write(task, expect=live.stored)
+                live.stored = state
+            except BaseException as error:
+                if not (best_effort and isinstance(error, StoreUnavailable)):
+                    self.registry.give_up(ticket)
+                    raise
+            if "progress" in changes:
+                live.progress = task.progress
+            self.registry.show(ticket, task)
+            await self.registry.shown(live, ticket)
+
+    async def _insist(self, live: Live, *events: Event, **changes: Any) -> None:
+        """``change``, as soon as the store can write."""
+        await self.decided(live, partial(self.write, live, *events, **changes))
+
+    async def decided(self, live: Live, decide: Callable[[], Awaitable[None]]) -> None:
+        """Under the lock, decide from the newest snapshot and write; again, until the store can write."""
+        while True:
+            try:
+                async with live.lock:
+                    return await decide()
+            except StoreUnavailable as error:
+                logger.error("task %s waits for the store: %s", live.task.id, error)
+            await trio.sleep(PATIENCE)
+
+    async def log(self, live: Live, *lines: str) -> None:
+        """Append to a task's log, in one write. The lock is held: numbers go to the store in their order.
+
+        Raises:
+            StoreUnavailable: they are lost.
+        """
+        cut = [line[at : at + LINE] for line in lines for at in range(0, max(1, len(line)), LINE)]
+        numbered = [LogLine(n, now(), line) for n, line in enumerate(cut, live.log_end)][-self.log_lines :]
+        live.log_end += len(cut)
+        with trio.CancelScope(shield=True):
+            await self.store.append_log(live.task.id, numbered, keep=self.log_lines)
+        self.registry.report(live, live.progress)
+
+    # The states, in the order of a life.
+
+    async def _work(self, live: Live, operation: Operation | None) -> None:
+        """Queued: wait for a slot, run the operation, commit; or say why not."""
+        failure: Failure | None = None
+        limit = trio.CancelScope(deadline=self.deadline(live))
+        try:
+            with trio.CancelScope() as live.scope, limit:
+                if live.cancel_asked:
+                    live.scope.cancel()
+                await self._recovered.wait()
+                await self._claim(live, operation)
+                async with self._slots:
+                    new = {"attempt": live.task.attempt + 1, "started_at": now(), "progress": Progress()}
+                    await self._insist(live, Event.STARTED, **new)
+                    await self._run(live, operation)
+        except CancelAsked:
+            pass
+        except Exception as error:
+            failure = describe(error, live)
+        live.scope = None
+        if limit.cancelled_caught:
+            failure = describe(DeadlineExceeded(live.task.deadline_s or 0.0), live)
+        if live.task.state is State.QUEUED and failure is None:
+            await self._insist(live, Event.CALLED_OFF, cancel_requested=True)
+        elif live.task.state is State.QUEUED:
+            await self._insist(live, Event.STARTED, Event.STOPPED, error=failure)
+        elif live.task.state is State.RUNNING:
+            # Best effort: when the disk is full of what this task wrote, the undo has to come first.
+            await self.change(live, Event.STOPPED, error=failure, best_effort=True)
+
+    async def _claim(self, live: Live, operation: Operation | None) -> None:
+        """Wait until no other task works on the same target; who has worked on it already has it."""
+        if operation is None or operation.targets is None:
+            return
+        params = self.structure(live.task.params, operation.params)
+        look = partial(trio.to_thread.run_sync, operation.targets, params)
+        if live.task.journal:
+            self._claims.hold(live.task.id, await look())
+        else:
+            await self._claims.take(live.task.id, look)
+
+    async def _run(self, live: Live, operation: Operation | None) -> None:
+        if operation is None or operation.run is None:
+            raise OperationMissing(live.task.operation)
+        handle = TaskHandle(self, live, operation)
+        with contained():
+            params = self.structure(live.task.params, operation.params)
+            result = await operation.run(params, handle)
+        if live.task.state is State.RUNNING:
+            await handle.commit(result)
+
+    def deadline(self, live: Live) -> float:
+        """The moment, on trio's clock, when the task's time is up."""
+        if live.task.deadline_s is None:
+            return float("inf")
+        return trio.current_time() + live.task.created_at + live.task.deadline_s - time.time()
+
+    async def commit(self, live: Live, result: JSON, finish: Iterable[Undo]) -> None:
+        async with live.lock:
+            if live.cancel_asked:
+                raise CancelAsked(live.task.id)
+            if live.task.state is not State.RUNNING:
+                raise IllegalMove(live.task.state.value, Event.COMMITTED.value)
+            self._door(live, open=False)
+            try:
+                await self.write(live, Event.COMMITTED, result=result, journal=tuple(finish))
+            except BaseException:
+                self._door(live, open=True)
+                raise
+
+    def _door(self, live: Live, *, open: bool) -> None:
+        """Show whether a cancel is still accepted; what makes it so is the lock that ``commit`` holds."""
+        self.registry.show(self.registry.take(live), attrs.evolve(live.task, cancellable=open))
+
+    async def _unwind(self, live: Live) -> None:
+        """Undoing: undo what is journaled, last to first; then, and only then, decide how it ended."""
+        journal, residue = await self._undo(live)
+        await self.decided(live, partial(self._end, live, journal, residue))
+
+    async def _end(self, live: Live, journal: tuple[Undo, ...], residue: tuple[Residue, ...]) -> None:
+        task = live.task
+        operation = self.operations.get(task.operation)
+        if journal:
+            cause = f" (the task had stopped because: {task.error.message})" if task.error else ""
+            error = describe(UndoFailed(residue[0].reason + cause), live)
+            await self.write(live, Event.FAILED, journal=journal, residue=residue, error=error)
+        elif live.cancel_asked:
+            await self.write(live, Event.CANCELLED, journal=(), error=None, cancel_requested=True)
+        elif task.error is not None:
+            await self.write(live, Event.FAILED, journal=())
+        elif operation is not None and operation.restartable and task.attempt < ATTEMPTS:
+            await self.write(live, Event.REQUEUED, journal=(), started_at=None)
+        else:
+            error = describe(Interrupted(task.attempt), live)
+            await self.write(live, Event.FAILED, journal=(), error=error)
+
+    async def _undo(self, live: Live) -> tuple[tuple[Undo, ...], tuple[Residue, ...]]:
+        """Unwind the journal as far as it goes: what is left of it, and why.
+
+        It stops at the first step that fails: a later one (the pre-image is deleted) may rely on it (the
+        device is put back).
+        """
+        journal = live.task.journal
+        while journal:
+            reason = await do(live, journal[-1], self.operations.get(live.task.operation))
+            if reason is not None:
+                return journal, residue_of(journal, reason)
+            journal = journal[:-1]
+            if journal:
+                await self.change(live, journal=journal, best_effort=True)
+        return (), ()
+
+    def release(self, id: str) -> None:
+        """A task was destroyed with what it owed: others may work on its target."""
+        self._claims.release(id)
+
+    async def recover(self, live: Live) -> None:
+        """Try a failed undo again now; returns when it was tried. What a cancel leaves, the next try does."""
+        self.registry.add(live)
+        try:
+            await self._clear(live)
+        finally:
+            await self.bury(live)
+
+    async def _clear(self, live: Live) -> None:
+        """Failed with residue: try the undo again. The outcome stays, only the debt may go."""
+        journal, residue = await self._undo(live)
+        await self._insist(live, journal=journal, residue=residue)
+
+    async def _finish(self, live: Live) -> None:
+        """Committed: do the finish steps, in order, until they are done; there is no other way out."""
+        operation, pause = self.operations.get(live.task.operation), PATIENCE
+        for step in live.task.journal:
+            while (reason := await do(live, step, operation)) is not None:
+                residue = (Residue(step.verb, step.args, reason),)
+                await self.change(live, residue=residue, best_effort=True)
+                with trio.move_on_after(pause):
+                    await live.woken()
+                if live.forgotten:
+                    return
+                pause = min(2 * pause, LONG)
+        await self._insist(live, Event.FINISHED, journal=(), residue=(), progress=completed(live.progress))
+
+    # What others ask of a task.
+
+    async def cancel(self, live: Live) -> Answer:
+        """Ask a task to stop; durable when answered (law L5).
+
+        Raises:
+            StoreUnavailable: the cancel is under way, but a crash would forget it.
+        """
+        async with live.lock:
+            if live.task.state.ended:
+                return Answer.ENDED
+            if not live.task.state.cancellable:
+                return Answer.TOO_LATE
+            live.cancel_asked = True
+            if live.scope is not None:
+                live.scope.cancel()
+            if not live.task.cancel_requested:
+                await self.write(live, cancel_requested=True)
+            return Answer.ACCEPTED
