@@ -1,0 +1,94 @@
+"""Telling block devices apart: is this the device that was written to before the crash?
+
+A number such as 7:0 is reused by the next device that comes along, so it proves nothing. Within one boot the
+kernel's disk sequence number does: it grows with every disk and every new medium. After a reboot only a name
+that the device brings along does: the world-wide id or serial number of a disk, the uuid of a device mapper
+volume or an array, the backing file of a loop device. Whoever has none of these is not recognised.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from taskd.errors import OsRefusal
+from taskd.model import JSON
+from taskd.operations.image import Image
+from taskd.operations.image.owned import mark_at
+
+_NAMES: Final = ("dm/uuid", "md/uuid", "wwid", "device/wwid", "serial", "device/serial")
+_LOOP: Final = ("loop/offset", "loop/sizelimit")
+
+
+def identity(image: Image) -> dict[str, JSON]:
+    """What tells this device from every other, as a journal keeps it."""
+    rdev = image.stat.st_rdev
+    node = _sysfs(rdev)
+    partition = _read(node, "partition") is not None
+    disk = os.path.dirname(node) if partition else node
+    names: dict[str, JSON] = {name: text for name in _NAMES if (text := _read(disk, name))}
+    if backing := _read(disk, "loop/backing_file"):
+        mark = mark_at(backing)
+        if mark is not None:
+            # The handle of the file, where there is one: a path alone may name another file by now.
+            names |= {name: _read(disk, name) for name in _LOOP}
+            names |= {"loop/backing_file": backing, "loop/inode": mark.handle or f"{mark.dev}:{mark.ino}"}
+    if names and partition:
+        names["start"] = _read(node, "start")
+    return {
+        "size": image.size,
+        "rdev": rdev,
+        "boot": _read("/proc/sys/kernel/random", "boot_id"),
+        "diskseq": _read(disk, "diskseq"),
+        "names": names,
+    }
+
+
+def recognisable(identity: Mapping[str, JSON]) -> bool:
+    """It can be told from another device at all."""
+    return bool(identity["diskseq"] or identity["names"])
+
+
+def same_device(before: Mapping[str, JSON], now: Mapping[str, JSON]) -> bool:
+    """They are provably one device, and nobody has changed its size."""
+    if before["size"] != now["size"] or not recognisable(before):
+        return False
+    keys = ("boot", "diskseq", "rdev")
+    if before["diskseq"] and all(before[key] == now[key] for key in keys):
+        return True
+    return bool(before["names"]) and before["names"] == now["names"]
+
+
+def overlap(one: int, other: int) -> bool:
+    """Two device numbers are the same device, or one is a partition of the other."""
+    a, b = _sysfs(one), _sysfs(other)
+    return one == other or os.path.dirname(a) == b or os.path.dirname(b) == a
+
+
+def disk_of(rdev: int) -> str:
+    """The disk that a device is, or is a partition of."""
+    node = _sysfs(rdev)
+    return os.path.dirname(node) if _read(node, "partition") is not None else node
+
+
+def require_writable(image: Image) -> None:
+    """Known before the old content is saved, and not after.
+
+    Raises:
+        OsRefusal: EROFS, the device is read-only.
+    """
+    if _read(_sysfs(image.stat.st_rdev), "ro") == "1":
+        raise OsRefusal(image.path, "EROFS", "the device is read-only")
+
+
+def _sysfs(rdev: int) -> str:
+    return os.path.realpath(f"/sys/dev/block/{os.major(rdev)}:{os.minor(rdev)}")
+
+
+def _read(folder: str, name: str) -> str | None:
+    try:
+        with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError:
+        return None

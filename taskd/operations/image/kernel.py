@@ -1,0 +1,110 @@
+"""The system calls of Linux that Python does not wrap.
+
+Each does one call, in whatever thread it is called from, and raises ``OSError`` as Python's own do. Nothing in
+here knows of tasks. Offsets and lengths are bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from typing import Final
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_PATH, _OFFSET = ctypes.c_char_p, ctypes.c_int64
+_LIBC.renameat2.argtypes = (ctypes.c_int, _PATH, ctypes.c_int, _PATH, ctypes.c_uint)
+_LIBC.sync_file_range.argtypes = (ctypes.c_int, _OFFSET, _OFFSET, ctypes.c_uint)
+_LIBC.open_by_handle_at.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_LIBC.name_to_handle_at.argtypes = (ctypes.c_int, _PATH, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_RENAME_NOREPLACE: Final = 1
+_FICLONERANGE: Final = 0x4020940D
+_WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
+_MAX_HANDLE: Final = 128
+
+
+class _FileHandle(ctypes.Structure):
+    _fields_ = (
+        ("bytes", ctypes.c_uint),
+        ("type", ctypes.c_int),
+        ("opaque", ctypes.c_ubyte * _MAX_HANDLE),
+    )
+
+
+def _last_error() -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def rename_new(old: str, new: str) -> None:
+    """Rename, never over anything that exists.
+
+    Raises:
+        FileExistsError: ``new`` exists, also as a dangling symlink.
+    """
+    flags = _RENAME_NOREPLACE
+    if _LIBC.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags) == 0:
+        return
+    error = _last_error()
+    if error.errno not in (errno.EINVAL, errno.ENOSYS):
+        raise error
+    # A filesystem without the flag (NFS): a hard link is as exclusive. Both names are the same inode until
+    # the old one is gone, so an undo by inode finds either.
+    os.link(old, new, follow_symlinks=False)
+    os.unlink(old)
+
+
+def clone_range(source: int, target: int, at: int, length: int) -> None:
+    """Let ``target`` share the blocks of ``source``, at the same offset (a reflink)."""
+    fcntl.ioctl(target, _FICLONERANGE, struct.pack("qQQQ", source, at, length, at))
+
+
+def start_writeback(fd: int, at: int, length: int) -> None:
+    """Begin to write dirty pages to the disk, and do not wait."""
+    _sync_file_range(fd, at, length, _WRITE)
+
+
+def await_writeback(fd: int, at: int, length: int) -> None:
+    """Wait until the pages of a range are on the disk, as far as the kernel can say so without an fsync."""
+    _sync_file_range(fd, at, length, _WAIT_BEFORE | _WRITE | _WAIT_AFTER)
+
+
+def _sync_file_range(fd: int, at: int, length: int, flags: int) -> None:
+    if _LIBC.sync_file_range(fd, at, length, flags) == 0:
+        return
+    error = _last_error()
+    # It only makes the fsync at the end shorter: where a filesystem cannot, that one does it all.
+    if error.errno not in (errno.EINVAL, errno.ESPIPE, errno.ENOSYS, errno.EOPNOTSUPP):
+        raise error
+
+
+def file_handle(fd: int) -> str | None:
+    """What names an inode for ever, generation included, also after a reboot; None where there is no such.
+
+    ``st_dev`` may change with a reboot, and an inode number is given anew; this stays and does not repeat.
+    """
+    handle, mount = _FileHandle(_MAX_HANDLE), ctypes.c_int()
+    pointers = ctypes.byref(handle), ctypes.byref(mount)
+    if _LIBC.name_to_handle_at(fd, b"", *pointers, _AT_EMPTY_PATH) != 0:
+        return None
+    return f"{handle.type:x}:{bytes(handle.opaque[: handle.bytes]).hex()}"
+
+
+def open_handle(near: int, name: str, flags: int) -> int:
+    """Open the inode that ``file_handle`` named, wherever it is now; ``near`` is open on its filesystem.
+
+    Raises:
+        OSError: ESTALE where it is gone, EPERM for whoever may not read every folder.
+    """
+    kind, _, opaque = name.partition(":")
+    content = bytes.fromhex(opaque)
+    handle = _FileHandle(len(content), int(kind, 16), (ctypes.c_ubyte * _MAX_HANDLE)(*content))
+    fd = int(_LIBC.open_by_handle_at(near, ctypes.byref(handle), flags | os.O_CLOEXEC))
+    if fd < 0:
+        raise _last_error()
+    return fd

@@ -1,0 +1,128 @@
+"""Writing in place, so that it can be taken back: the old ranges are on the disk before the first new byte.
+
+The law: the pre-image is whole and synced, then one journal step names it, the target and the ranges, then the
+target is written. The undo writes back where the target differs, and only to a target that is provably the
+one that was saved; to any other it refuses, and the pre-image stays.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from taskd.errors import Unproven
+from taskd.model import JSON
+from taskd.operations.image import Image, Ranges, Target, blaming, clipped, device, length_of, open_image
+from taskd.operations.image.owned import Mark, Owned, make, mark_of, read_mark, settle
+from taskd.operations.image.transfer import Piece, Transfer, Writeback, packed, put_changed, put_sparse
+from taskd.operations.image.work import Passes, descriptors, in_thread
+from taskd.runner.operation import Handle
+
+_PRIVATE: Final = 0o600
+
+
+def open_in_place(target: Target, files: ExitStack) -> Image:
+    """Open what is to be written in place.
+
+    Raises:
+        OsRefusal: EBUSY if a device is mounted or in exclusive use otherwise.
+        Unproven: it was exchanged, or it is a device that nothing would tell from another after a crash.
+    """
+    with blaming(target.path):
+        image = open_image(target.path, _flags(device=target.device), files)
+        found = target.stat
+        if found is None or (found.st_dev, found.st_ino) != (image.stat.st_dev, image.stat.st_ino):
+            raise Unproven(target.path, "it was exchanged while it was opened")
+        if image.device and not device.recognisable(device.identity(image)):
+            raise Unproven(target.path, "nothing about it would be recognised after a crash")
+    return image
+
+
+def _flags(*, device: bool) -> int:
+    # On a device O_EXCL asks for sole use: one that is mounted refuses.
+    return os.O_RDWR | (os.O_EXCL if device else os.O_NOFOLLOW)
+
+
+async def save(handle: Handle, target: Image, ranges: Ranges, passes: Passes, files: ExitStack) -> Owned:
+    """Save the old ``ranges`` of the target and journal the step that puts them back.
+
+    When this has returned, the target may be written.
+    """
+    owned = await make(handle, handle.workspace, f"{handle.id}.preimage", files)
+    old = clipped(ranges, target.size)
+    image = await in_thread(_sized, owned, length_of(old))
+    transfer = Transfer(target, image, packed(old), put=put_sparse, writeback=Writeback(image))
+    transfer.sparse = () if target.device else (target.fd,)
+    await passes.run(transfer)
+    identity = await in_thread(_settle, owned, target)
+    saved: JSON = [[start, end - start] for start, end in old]
+    await handle.journal(
+        "restore",
+        preimage=owned.path,
+        file=owned.mark.json(),
+        target=target.path,
+        identity=identity,
+        size=target.size,
+        ranges=saved,
+    )
+    return owned
+
+
+def _sized(owned: Owned, size: int) -> Image:
+    with blaming(owned.path):
+        os.ftruncate(owned.fd, size)
+        return owned.image(owned.path)
+
+
+def _settle(owned: Owned, target: Image) -> Mapping[str, JSON]:
+    settle(owned, None, _PRIVATE, owned.path)
+    return device.identity(target) if target.device else mark_of(target.fd).json()
+
+
+async def restore(
+    *,
+    preimage: str,
+    file: Mapping[str, JSON],
+    target: str,
+    identity: Mapping[str, JSON],
+    size: int,
+    ranges: Sequence[Sequence[int]],
+) -> None:
+    """Verb: write the old ranges back. Repeated, it finds them there and writes nothing.
+
+    Raises:
+        Unproven: the target, or the pre-image, is not provably the one of the task.
+        OSError, OsRefusal: it could not be read or written; a device in use is EBUSY.
+    """
+    old = tuple((start, start + length) for start, length in ranges)
+    async with descriptors() as files:
+        saved = await in_thread(_open_preimage, preimage, read_mark(file), length_of(old), files)
+        image = await in_thread(_open_again, target, identity, size, files)
+        pieces = [Piece(each.target, each.source, each.length) for each in packed(old)]
+        transfer = Transfer(saved, image, pieces, put=put_changed, writeback=Writeback(image))
+        await Passes().run(transfer)
+        await in_thread(os.fsync, image.fd)
+
+
+def _open_preimage(path: str, mark: Mark, size: int, files: ExitStack) -> Image:
+    image = open_image(path, os.O_RDONLY | os.O_NOFOLLOW, files)
+    if not mark.same(mark_of(image.fd)) or image.size != size:
+        raise Unproven(path, "it is not the pre-image that the task saved")
+    return image
+
+
+def _open_again(path: str, identity: Mapping[str, JSON], size: int, files: ExitStack) -> Image:
+    is_device = stat.S_ISBLK(os.stat(path).st_mode)
+    image = open_image(path, _flags(device=is_device), files)
+    if image.device:
+        proven = "rdev" in identity and device.same_device(identity, device.identity(image))
+    else:
+        proven = "ino" in identity and read_mark(identity).same(mark_of(image.fd))
+    if not proven:
+        raise Unproven(path, "it is not provably the one that the task wrote to")
+    if not image.device:
+        os.ftruncate(image.fd, size)
+    return image

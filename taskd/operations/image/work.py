@@ -1,0 +1,90 @@
+"""Doing the blocking work of a task: in worker threads, in short hops, at a pace, with progress.
+
+The law: nothing blocks the event loop, and between two hops a cancel is obeyed. A hop is never abandoned: who
+is cancelled waits for its end, a few hundredths of a second, so that no thread writes behind the back of an
+undo. What a thread opens is closed by the ``ExitStack`` it was given, however the task ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from typing import Final, TypeVar
+
+import attrs
+import trio
+from trio.lowlevel import RunVar
+
+from taskd.operations.image.transfer import Transfer, Writeback
+
+T = TypeVar("T")
+
+# One thread for each task that the runner lets run at once: they never wait for one another.
+_THREADS: Final = 64
+_limiter: RunVar[trio.CapacityLimiter] = RunVar("taskd copy threads")
+
+# How many bytes may be written and not yet be on the disk: while copying, and when the closing fsync is due.
+_BEHIND: Final = 64 << 20
+_BEHIND_AT_END: Final = 4 << 20
+
+# With a rate limit: hops so small that this many make a second, but no smaller than a page.
+_HOPS_A_SECOND: Final = 10
+_PAGE: Final = 4096
+
+
+async def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Call it in a worker thread; a cancel waits until it has returned."""
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+    return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+
+
+@asynccontextmanager
+async def descriptors() -> AsyncIterator[ExitStack]:
+    """A stack for open files, closed in a thread: the last close of a block device writes it out."""
+    with ExitStack() as files:
+        try:
+            yield files
+        finally:
+            with trio.CancelScope(shield=True):
+                await in_thread(files.close)
+
+
+@attrs.define(eq=False)
+class Passes:
+    """All passes of one task over its bytes, as one progress: ``done`` of ``total``, holes counted as done.
+
+    ``rate_limit`` is in bytes per second and holds for each pass. A reflink moves no bytes and is not slowed.
+    """
+
+    report: Callable[[int, int], None] = lambda done, total: None
+    rate_limit: int | None = None
+    total: int = 0
+    done: int = 0
+
+    async def run(self, transfer: Transfer) -> None:
+        """Bring one transfer to its end, all but its fsync. On cancel it stops after the hop it is in."""
+        before = self.done
+        due = trio.current_time()
+        while transfer.unfinished:
+            moved = await in_thread(transfer.advance, self._most)
+            self.report(before + transfer.passed, self.total)
+            if transfer.writeback is not None:
+                await _drain(transfer.writeback, _BEHIND if transfer.unfinished else _BEHIND_AT_END)
+            if self.rate_limit is not None and moved:
+                # A pause that was too long is not made up for by a burst.
+                due = max(due, trio.current_time()) + moved / self.rate_limit
+                await trio.sleep_until(due)
+        self.done = before + transfer.passed
+
+    @property
+    def _most(self) -> int | None:
+        return None if self.rate_limit is None else max(_PAGE, self.rate_limit // _HOPS_A_SECOND)
+
+
+async def _drain(writeback: Writeback, behind: int) -> None:
+    while writeback.behind > behind:
+        await in_thread(writeback.wait)

@@ -1,0 +1,136 @@
+"""A bench for one operation: the real service and runner over the store in memory, and a folder to work in.
+
+Where a test stops a copy in its middle, it does so in trio's time: with a rate limit the copy sleeps between its
+chunks, the autojump clock passes the time when nobody has anything else to do, and a test that waits for
+progress acts before that. Such a test sets no timeout: a worker thread would look like nobody working.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+
+from taskd.model import JSON, Task
+from taskd.operations import Operation, copy
+from taskd.registry import Live
+from taskd.service import Service
+from taskd.store.memory import MemoryStore
+from tests.bench import ROOT, running
+
+OPERATIONS: Mapping[str, Operation] = {"copy": copy.OPERATION}
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and loop devices need root")
+
+
+@attrs.frozen(eq=False)
+class Bench:
+    """A service that runs; ``folder`` is the caller's, ``workspace`` the daemon's."""
+
+    service: Service
+    folder: Path
+    workspace: Path
+
+    async def start(self, operation: str, **params: JSON) -> Live:
+        """A task that was made, alive.
+
+        Raises:
+            Refusal: the operation's check refused it.
+        """
+        task = await self.service.start(ROOT, operation, params)
+        live = self.service.registry.get(task.id)
+        assert live is not None
+        return live
+
+    async def end(self, live: Live) -> Task:
+        """The task when it has ended; nothing of ours may be left but what it owes."""
+        task = await self.service.wait(ROOT, live.task.id)
+        if not task.journal:
+            assert os.listdir(self.workspace) == []
+            assert [name for name in os.listdir(self.folder) if name.startswith(".taskd")] == []
+        return task
+
+    async def run(self, operation: str, **params: JSON) -> Task:
+        return await self.end(await self.start(operation, **params))
+
+    async def cancel(self, live: Live) -> Task:
+        await self.service.runner.cancel(live)
+        return await self.end(live)
+
+
+async def moved(live: Live, bytes: int = 1) -> None:
+    """Wait until a task has made that much progress."""
+    while live.task.progress.done < bytes:
+        assert not live.task.state.ended, live.task.error
+        await live.changed()
+
+
+@asynccontextmanager
+async def at_bench(root: Path, store: MemoryStore | None = None, running_tasks: int = 64) -> AsyncIterator[Bench]:
+    """A bench in ``root``; one that is given the ``store`` of another goes on with its tasks."""
+    folder, workspace = root / "data", root / "workspace"
+    folder.mkdir(exist_ok=True)
+    store = store or MemoryStore()
+    async with running(store, OPERATIONS, str(workspace), running_tasks=running_tasks) as service:
+        yield Bench(service, folder, workspace)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with at_bench(tmp_path) as bench:
+        yield bench
+
+
+def image(path: Path, size: int, seed: int = 1) -> Path:
+    """A file of ``size`` bytes in which no two pages are alike."""
+    pages = (f"{seed}:{page}".encode().ljust(4096, bytes([seed])) for page in range(-(-size // 4096)))
+    path.write_bytes(b"".join(pages)[:size])
+    path.chmod(0o640)
+    return path
+
+
+def output(*argv: str | Path) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def loop_device(backing: Path, at: Path | None = None) -> Iterator[Path]:
+    """A block device over a file; ``at`` a given node, or the next free one."""
+    where = [str(at)] if at else ["--find", "--show"]
+    device = at or Path(output("losetup", *where, str(backing)))
+    if at:
+        output("losetup", *where, str(backing))
+    try:
+        yield device
+    finally:
+        output("losetup", "--detach", device)
+
+
+@contextmanager
+def mounted(folder: Path, *argv: str) -> Iterator[Path]:
+    """``mount ARGV folder``, and unmounted at the end."""
+    folder.mkdir(exist_ok=True)
+    output("mount", *argv, folder)
+    try:
+        yield folder
+    finally:
+        output("umount", folder)
+
+
+@contextmanager
+def filesystem(kind: str, root: Path) -> Iterator[Path]:
+    """A filesystem of that kind in an image, mounted."""
+    if shutil.which(f"mkfs.{kind}") is None:
+        pytest.skip(f"mkfs.{kind} is not installed")
+    disk = root / f"{kind}.img"
+    with disk.open("wb") as file:
+        file.truncate(320 << 20)
+    output(f"mkfs.{kind}", "-q", disk)
+    with mounted(root / kind, "-o", "loop", str(disk)) as folder:
+        yield folder

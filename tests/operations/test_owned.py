@@ -1,0 +1,176 @@
+"""The law of the files that a task makes: what an undo takes away, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from taskd.errors import Unproven
+from taskd.operations.image.owned import Mark, mark_at, remove, replace, unlink
+from tests.operations.conftest import mounted, needs_root
+
+
+def mark(path: Path) -> Mark:
+    found = mark_at(str(path))
+    assert found is not None
+    return found
+
+
+def test_a_file_with_the_mark_is_removed_and_again_is_fine(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    path.write_text("content")
+    home, own = mark(tmp_path), mark(path)
+
+    for _ in range(2):
+        remove(str(path), home, own)
+        assert not path.exists()
+
+
+def test_a_file_of_a_stranger_under_a_used_inode_number_stays(tmp_path: Path) -> None:
+    """An inode number is reused at once by some filesystems; the generation in the mark tells."""
+    path = tmp_path / "part"
+    for _ in range(20):
+        path.write_text("ours")
+        home, own = mark(tmp_path), mark(path)
+        path.unlink()
+        path.write_text("a stranger's")
+
+        remove(str(path), home, own)
+
+        assert path.read_text() == "a stranger's"
+
+
+def test_a_mark_outlives_a_reboot_that_renumbers_the_filesystem(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    path.write_text("content")
+    home, own = mark(tmp_path), mark(path)
+    assert own.handle is not None, "the filesystem of the tests gives no file handles"
+
+    remove(str(path), Mark(home.dev + 1, home.ino, home.handle), Mark(own.dev + 1, own.ino, own.handle))
+
+    assert not path.exists()
+
+
+def test_without_handles_device_and_inode_decide() -> None:
+    assert Mark(1, 2).same(Mark(1, 2, "x"))
+    assert not Mark(1, 2).same(Mark(2, 2))
+    assert not Mark(1, 2, "x").same(Mark(1, 2, "y"))
+    assert not Mark(1, 2).same(None)
+
+
+def test_without_a_mark_only_what_an_exclusive_create_leaves_is_removed(tmp_path: Path) -> None:
+    home, path = mark(tmp_path), tmp_path / "part"
+
+    path.touch(mode=0o600)
+    remove(str(path), home, None)
+    assert not path.exists()
+
+    path.touch(mode=0o644)
+    remove(str(path), home, None)
+    assert path.exists()
+
+    path.chmod(0o600)
+    path.write_text("content")
+    remove(str(path), home, None)
+    assert path.exists()
+
+    path.unlink()
+    path.symlink_to("nowhere")
+    remove(str(path), home, None)
+    assert path.is_symlink()
+
+
+@needs_root
+def test_on_a_filesystem_that_is_not_mounted_nothing_is_known_to_be_gone(tmp_path: Path) -> None:
+    point = tmp_path / "storage"
+    with mounted(point, "-t", "tmpfs", "none"):
+        (point / "folder").mkdir()
+        path = point / "folder" / "part"
+        path.write_text("content")
+        home, own = mark(point / "folder"), mark(path)
+    with pytest.raises(Unproven):
+        remove(str(path), home, own)
+
+
+def test_with_its_folder_a_file_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "part"
+    path.write_text("content")
+    home, own = mark(folder), mark(path)
+    path.unlink()
+    folder.rmdir()
+
+    remove(str(path), home, own)
+
+    folder.mkdir()
+    remove(str(path), home, own)
+
+
+async def test_replace_is_done_once_and_then_only_synced(tmp_path: Path) -> None:
+    part, target = tmp_path / "part", tmp_path / "target"
+    part.write_text("new")
+    target.write_text("old")
+    own = mark(part).json()
+
+    for _ in range(2):
+        await replace(str(part), str(target), own)
+        assert target.read_text() == "new"
+        assert not part.exists()
+
+
+async def test_replace_never_puts_a_strangers_file_in_place(tmp_path: Path) -> None:
+    part, target = tmp_path / "part", tmp_path / "target"
+    part.write_text("new")
+    target.write_text("old")
+    own = mark(part).json()
+    with ExitStack() as files:
+        files.enter_context(part.open())  # so that the number of its inode is not given again
+        part.unlink()
+        part.write_text("a stranger's")
+
+        with pytest.raises(Unproven):
+            await replace(str(part), str(target), own)
+
+    assert target.read_text() == "old"
+
+
+async def test_the_verb_understands_what_was_journaled(tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.touch(mode=0o600)
+    home = mark(tmp_path).json()
+    await unlink(path=str(part), home=home)
+    assert os.listdir(tmp_path) == []
+
+
+@needs_root
+@pytest.mark.parametrize("replaced", [False, True], ids=["moved", "moved and replaced"])
+def test_in_a_folder_that_was_moved_it_is_found_and_removed(tmp_path: Path, replaced: bool) -> None:
+    """To find nothing at the old path proves nothing; the folder's handle opens it wherever it is."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "part"
+    path.write_text("content")
+    home, own = mark(folder), mark(path)
+    folder.rename(tmp_path / "elsewhere")
+    if replaced:
+        folder.mkdir()
+
+    remove(str(path), home, own)
+
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_without_a_handle_a_folder_that_is_another_one_proves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / "part"
+    path.write_text("content")
+    home, own = mark(folder), mark(path)
+    folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(Unproven, match="no longer the folder"):
+        remove(str(path), Mark(home.dev, home.ino), own)
