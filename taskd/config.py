@@ -1,0 +1,167 @@
+"""One frozen Config: every setting, its default, its unit and its sentence, written once.
+
+A flag beats an environment variable (``TASKD_`` and the setting's name in capitals), which beats the file
+(TOML, top-level keys), which beats the default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import attrs
+
+from taskd.errors import ConfigError
+
+
+def _default_path(root: str, variable: str, fallback: str, name: str) -> str:
+    if os.geteuid() == 0:
+        return root
+    return str(Path(os.environ.get(variable) or Path(fallback).expanduser()) / "taskd" / name)
+
+
+def default_socket() -> str:
+    """Where the daemon listens and clients look when nothing else is said; no underscore of ours in it.
+
+    Never in a folder where others may make files: whoever is there first would be taken for the daemon.
+    """
+    return _default_path("/run/taskd/taskd.sock", "XDG_RUNTIME_DIR", "~/.local/state", "taskd.sock")
+
+
+def default_state() -> str:
+    return _default_path("/var/lib/taskd", "XDG_STATE_HOME", "~/.local/state", "").rstrip("/")
+
+
+def default_file() -> str:
+    return _default_path("/etc/taskd/taskd.toml", "XDG_CONFIG_HOME", "~/.config", "taskd.toml")
+
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def setting(
+    doc: str,
+    default: Any = attrs.NOTHING,
+    *,
+    factory: Any = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    metadata = {"doc": doc, "least": least, "most": most}
+    if factory is not None:
+        return attrs.field(factory=factory, metadata=metadata)
+    return attrs.field(default=default, metadata=metadata)
+
+
+@attrs.frozen
+class Config:
+    """All settings of the daemon."""
+
+    socket: str = setting("path of the Unix socket to listen on", factory=default_socket)
+    state: str = setting("folder of the store and of everything else that must survive", factory=default_state)
+    log_level: str = setting("least severity to log: debug, info, warning or error", "info")
+    socket_mode: str = setting("permissions of the socket file, octal", "0660")
+    admins: tuple[str, ...] = setting("users who may do everything, beside the daemon's own user", ("root",))
+    max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024)
+    max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200)
+    max_batch: int = setting("most requests in one batch", 10_000, least=1)
+    max_reply_bytes: int = setting(
+        "bytes of replies after which the rest of a batch is refused", 16 * 1024 * 1024, least=65536
+    )
+    max_text: int = setting(
+        "longest label, description, status, owner, request_id or dbg, in characters", 4096, least=64
+    )
+    max_result_bytes: int = setting(
+        "longest result, error or speeds of an external task, as JSON, in bytes", 65536, least=64
+    )
+    message_deadline_s: float = setting(
+        "seconds in which a first message must come, and any message that has begun must be complete",
+        30.0,
+        least=0.001,
+    )
+    connections_per_user: int = setting("most connections of one user id at a time", 1024, least=1)
+    requests_in_flight: int = setting("most waiting calls of one connection at a time", 256, least=1)
+    tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1)
+    running_tasks: int = setting("most operations that run at a time; the rest is queued", 64, least=1)
+    log_lines: int = setting("newest lines kept of each task's log", 10_000, least=1)
+    retention_days: float = setting("days after which an ended task is forgotten", 30.0, least=0)
+    retention_count: int = setting("most ended tasks that are remembered", 1_000_000, least=0)
+    stop_grace_s: float = setting("seconds that calls in flight get when the daemon stops", 5.0, least=0)
+
+
+def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value)
+    if get_args(kind) and isinstance(value, list):
+        value = tuple(value)
+        if not all(isinstance(each, str) for each in value):
+            raise ConfigError(where, "expected a list of strings")
+    elif type(value) is not (tuple if get_args(kind) else kind):
+        raise ConfigError(where, f"expected {kind.__name__}, got {value!r}")
+    least = field.metadata["least"]
+    if least is not None and not value >= least:
+        raise ConfigError(where, f"must be at least {least}, not {value}")
+    most = field.metadata["most"]
+    if most is not None and not value <= most:
+        raise ConfigError(where, f"must be at most {most}, not {value}")
+    if field.name == "log_level" and value not in LOG_LEVELS:
+        raise ConfigError(where, f"must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
+    if field.name == "socket_mode" and not re.fullmatch("0?[0-7]{3}", value):
+        raise ConfigError(where, f"must be octal permissions such as 0660, not {value!r}")
+    if field.name in ("socket", "state") and not os.path.isabs(value):
+        raise ConfigError(where, f"must be an absolute path, not {value!r}")
+    return value
+
+
+def _from_text(kind: Any, text: str, where: str) -> Any:
+    if get_args(kind):
+        return [each.strip() for each in text.split(",") if each.strip()]
+    try:
+        return text if kind is str else kind(text)
+    except ValueError:
+        raise ConfigError(where, f"expected {kind.__name__}, got {text!r}") from None
+
+
+def _read(path: str, *, required: bool) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(path, "there is no such file") from None
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(path, str(error)) from None
+
+
+def load(
+    file: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """The settings in force. Without ``file``, the default one is read if it is there.
+
+    Raises:
+        ConfigError: names the file's key, the variable or the flag, and what is wrong with it.
+    """
+    path = file or environment.get("TASKD_CONFIG") or default_file()
+    given = _read(path, required=path != default_file())
+    fields, kinds = attrs.fields_dict(Config), get_type_hints(Config)
+    for key in given:
+        if key not in fields:
+            raise ConfigError(f"{path}: {key}", "there is no such setting")
+    settled: dict[str, Any] = {}
+    for name, field in fields.items():
+        kind, variable = kinds[name], f"TASKD_{name.upper()}"
+        flag = (flags or {}).get(name)
+        if flag is not None:
+            settled[name] = _checked(field, kind, flag, f"--{name.replace('_', '-')}")
+        elif variable in environment:
+            settled[name] = _checked(field, kind, _from_text(kind, environment[variable], variable), variable)
+        elif name in given:
+            settled[name] = _checked(field, kind, given[name], f"{path}: {name}")
+    return Config(**settled)

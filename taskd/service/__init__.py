@@ -1,0 +1,385 @@
+"""The one API behind every dialect: start, get, list, wait, cancel, update, log, recover, destroy.
+
+Verbs on one task are ``gated``: the gate looks the task up and asks ``access`` before the verb is called, so
+that no verb can forget to. A verb answers with the newest snapshot; what it says is durable when it says it.
+"""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from taskd import access, codec
+from taskd.errors import (
+    AlreadyEnded,
+    BadParams,
+    HasResidue,
+    NoResidue,
+    NotExternal,
+    TaskInProgress,
+    TooLate,
+)
+from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
+from taskd.operations import Operations, find
+from taskd.registry import Change, Feed, Live, Registry
+from taskd.runner import Answer, Runner, producer
+from taskd.service import notes
+from taskd.service.foreign import check, label_of
+from taskd.service.gate import gated
+from taskd.service.report import Report, reported
+from taskd.states import Event, State, after
+from taskd.store import Query, Store
+
+__all__ = ["PROCESSOR", "Change", "Feed", "Query", "Report", "Service", "gated"]
+
+# What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
+# No user can have this name: a colon ends it in the list of users.
+PROCESSOR = "taskd:"
+
+
+@attrs.frozen(eq=False)
+class Service:
+    """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10."""
+
+    store: Store
+    registry: Registry
+    runner: Runner
+    operations: Operations
+    tasks_per_owner: int = 10_000
+    max_text: int = 4096
+    max_result_bytes: int = 65536
+    host: str = attrs.field(factory=socket.gethostname)
+
+    async def newest(self, id: str) -> Task | None:
+        """The newest snapshot, for whoever has asked the gate."""
+        live = self.registry.get(id)
+        return live.task if live is not None else await self.store.get(id)
+
+    async def start(
+        self,
+        caller: Caller,
+        operation: str,
+        params: JSON,
+        *,
+        label: str | None = None,
+        description: str = "",
+        owner: str | None = None,
+        request_id: str | None = None,
+        deadline_s: float | None = None,
+        destroy_on_finish: bool = False,
+        dbg: str = "",
+        parent: str | None = None,
+    ) -> Task:
+        """Make a task and start it; it is on disk when this returns.
+
+        A ``request_id`` that the owner used before returns the task it made then, whatever else is asked.
+        ``deadline_s`` is seconds from now until the task fails with DEADLINE_EXCEEDED unless it is committed.
+        ``parent`` is the id of a task that this one is said to be a part of.
+
+        Raises:
+            BadParams: the operation or its params are wrong; nothing was made.
+            Refusal: the operation's own check says that it is impossible; nothing was made.
+            TooManyTasks, PermissionDenied, StoreUnavailable: nothing was made.
+        """
+        kind = find(self.operations, operation)
+        owner = owner or caller.user
+        self._bound(label=label, description=description, owner=owner, request_id=request_id, dbg=dbg)
+        access.check_start(caller, owner, operation, kind.roles)
+        if request_id is not None and (made := await self.store.requested(owner, request_id)) is not None:
+            return await self.newest(made.id) or made
+        if request_id is not None and destroy_on_finish:
+            raise BadParams("params.destroy_on_finish", "what is forgotten has no request_id")
+        structured = codec.structure(params, kind.params, "params.params")
+        if deadline_s is not None and not deadline_s > 0:
+            raise BadParams("params.deadline_s", "must be more than 0 seconds")
+        with self.registry.claimed(owner, self.tasks_per_owner):
+            await check(kind, structured)
+            task = Task(
+                id=str(uuid.uuid4()),
+                operation=operation,
+                params=_object(codec.unstructure(structured)),
+                owner=owner,
+                processor=caller.user if kind.run is None else PROCESSOR,
+                resident_on=self.host,
+                created_at=now(),
+                label=label_of(kind, structured) if label is None else label,
+                description=description,
+                debug_info=dbg,
+                request_id=request_id,
+                deadline_s=deadline_s,
+                destroy_on_finish=destroy_on_finish,
+                parent=parent,
+            )
+            if kind.run is None:  # its producer is at work already
+                task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
+            return await self._make(task)
+
+    def _bound(self, **texts: str | None) -> None:
+        """Raises BadParams for a text over the limit."""
+        for name, text in texts.items():
+            if text is not None and len(text) > self.max_text:
+                raise BadParams(f"params.{name}", f"is longer than {self.max_text} characters")
+
+    def _bound_result(self, name: str, value: object) -> None:
+        """Raises BadParams for a result, or an error, over the limit."""
+        if len(codec.dumps(codec.unstructure(value))) > self.max_result_bytes:
+            raise BadParams(f"params.{name}", f"is longer than {self.max_result_bytes} bytes as JSON")
+
+    async def _make(self, task: Task) -> Task:
+        live = Live(task)
+        ticket = self.registry.take(live)
+        # From here on a caller that goes away must not leave a task behind that nobody runs.
+        with trio.CancelScope(shield=True):
+            try:
+                stored = await self.store.create(attrs.evolve(task, revision=ticket.revision))
+            except BaseException:
+                self.registry.give_up(ticket)
+                raise
+            if stored.id != task.id:  # the same request came twice at the same time
+                self.registry.give_up(ticket)
+                return await self.newest(stored.id) or stored
+            live.task = attrs.evolve(stored, revision=0)
+            self.registry.add(live)
+            self.registry.show(ticket, stored)
+            await self.registry.shown(live, ticket)
+            self.runner.adopt(live)
+        return live.task
+
+    @gated("get")
+    async def get(self, caller: Caller, task: Task) -> Task:
+        """The newest snapshot."""
+        return task
+
+    async def list(self, caller: Caller, query: Query) -> Sequence[Task]:
+        """A page of the tasks that the caller may see, newest snapshots."""
+        if not access.sees_all(caller):
+            query = attrs.evolve(query, owner=caller.user)
+        page = await self.store.list(query)
+        return [live.task if (live := self.registry.get(task.id)) else task for task in page]
+
+    def sees(self, caller: Caller, task: Task) -> bool:
+        """The caller may know of this task (law L11)."""
+        return access.sees_all(caller) or access.owns(caller, task)
+
+    def count(self, caller: Caller) -> int:
+        """How many tasks the caller's lists have, at the feed's revision."""
+        return self.registry.feed.count(None if access.sees_all(caller) else caller.user)
+
+    async def ids(self, caller: Caller, operation: str | None = None) -> Sequence[str]:
+        """The ids of all tasks that the caller may see, oldest first."""
+        return await self.store.ids(owner=None if access.sees_all(caller) else caller.user, operation=operation)
+
+    @gated("wait")
+    async def wait(
+        self, caller: Caller, task: Task, timeout_s: float | None = None, after_revision: int | None = None
+    ) -> Task:
+        """The snapshot when the task ended, or changed after that revision, or the seconds are over."""
+        live = self.registry.get(task.id)
+        if live is None:
+            return task
+        with trio.move_on_after(float("inf") if timeout_s is None else max(0.0, timeout_s)):
+            while not live.task.state.ended and not (
+                after_revision is not None and live.task.revision > after_revision
+            ):
+                await live.changed()
+        return live.task
+
+    @gated("cancel")
+    async def cancel(self, caller: Caller, task: Task, *, must: bool = False) -> Answer:
+        """Ask the task to stop; returns at once, durably, with the truth.
+
+        Raises:
+            TooLate: ``must``, and the task is committed or has ended.
+            StoreUnavailable: the task is being cancelled, but a crash would forget it.
+        """
+        live = self.registry.get(task.id)
+        answer = Answer.ENDED if live is None else await self.runner.cancel(live)
+        if must and answer is not Answer.ACCEPTED:
+            raise TooLate(task.id)
+        return answer
+
+    async def destroy(self, caller: Caller, id: str, *, force: bool = False) -> None:
+        """Forget an ended task; with ``force`` also one that left residue.
+
+        Raises:
+            TaskInProgress: it has not ended, or its residue is being recovered right now.
+            HasResidue: it left residue, and there is no ``force``.
+        """
+        await self._destroy_with_force(caller, id) if force else await self._destroy(caller, id)
+
+    @gated("destroy")
+    async def _destroy(self, caller: Caller, task: Task) -> None:
+        if task.state.ended and task.journal:
+            raise HasResidue(task.id)
+        await self._forget(task)
+
+    @gated("destroy with force")
+    async def _destroy_with_force(self, caller: Caller, task: Task) -> None:
+        live = self.registry.get(task.id)
+        if live is not None and task.state is State.COMMITTED and task.residue:
+            # Its finish cannot be done, perhaps never: the admin says that it need not.
+            live.forgotten = True
+            live.wake()
+            with trio.CancelScope(shield=True):
+                await self.store.delete(task.id)
+            self.registry.remove(live)
+            self.registry.forget([task])
+            self.runner.release(task.id)
+        else:
+            await self._forget(task)
+
+    async def _forget(self, task: Task) -> None:
+        live = self.registry.get(task.id)
+        if not task.state.ended or (live is not None and task.journal):
+            raise TaskInProgress(task.id)
+        if live is None:  # nobody may begin to recover it meanwhile
+            live = Live(task)
+            self.registry.add(live)
+        with trio.CancelScope(shield=True):
+            try:
+                await self.store.delete(task.id)
+                self.runner.release(task.id)
+            finally:
+                self.registry.remove(live)
+            self.registry.forget([task])
+
+    @gated("destroy")
+    async def destroy_when_ended(self, caller: Caller, task: Task) -> None:
+        """Forget the task, as soon as it has ended where it has not; durable when this returns, whatever comes.
+
+        Raises:
+            HasResidue: it has ended and left residue. Where it will, it is kept until that is recovered.
+        """
+        live = self.registry.get(task.id)
+        if live is not None and not task.state.ended:
+            async with live.lock:
+                if not live.task.state.ended:
+                    if not live.task.destroy_on_finish:
+                        await self.runner.write(live, destroy_on_finish=True)
+                    return
+        await self._destroy(caller, task.id)
+
+    @gated("annotate")
+    async def annotate(self, caller: Caller, task: Task, change: notes.Change) -> None:
+        """Replace the notes on a task. Raises AlreadyEnded, and what ``notes.changed`` raises."""
+        live = self.registry.get(task.id)
+        if live is None:
+            raise AlreadyEnded(task.id)
+        async with live.lock:
+            if live.task.state.ended:
+                raise AlreadyEnded(task.id)
+            new = notes.changed(live.task.annotations, change)
+            if new != live.task.annotations:
+                await self.runner.write(live, annotations=new)
+
+    @gated("update")
+    async def update(
+        self,
+        caller: Caller,
+        task: Task,
+        *,
+        progress: Report | None = None,
+        label: str | None = None,
+        status: str | None = None,
+        speeds: Sequence[Speed] | None = None,
+        draft: Callable[[Draft], Draft] | None = None,
+        log: Sequence[str] = (),
+    ) -> Task:
+        """The producer of an external task reports; an empty report is a sign of life.
+
+        ``draft`` makes of what was said about the outcome what is to be said now.
+
+        Raises:
+            NotExternal, AlreadyEnded: it is no task to report on.
+        """
+        live = self._reported(task)
+        self._bound(
+            label=label, status=status, **{f"speeds[{n}].title": s.title for n, s in enumerate(speeds or ())}
+        )
+        changes: dict[str, Any] = {}
+        if label is not None:
+            changes["label"] = label
+        if status is not None:
+            changes["status"] = status
+        if speeds is not None:
+            changes["speeds"] = tuple(speeds)
+        async with live.lock:
+            if live.task.state.ended:
+                raise AlreadyEnded(task.id)
+            if progress is not None:
+                changes["progress"] = reported(live.progress, progress)
+            if draft is not None:
+                changes["draft"] = draft(live.task.draft)
+                self._bound_result("draft", changes["draft"])
+            live.heard_at = trio.current_time()
+            await self.runner.write(live, **changes)
+            if log:
+                await self.runner.log(live, *log)
+            return live.task
+
+    @gated("complete")
+    async def complete(self, caller: Caller, task: Task, result: JSON = None) -> Task:
+        """The producer of an external task is done."""
+        live = self._reported(task)
+        self._bound_result("result", result)
+        await producer.complete(self.runner, live, result)
+        return live.task
+
+    @gated("fail")
+    async def fail(self, caller: Caller, task: Task, error: Failure) -> Task:
+        """The producer of an external task has failed; after a cancel this is its obedience."""
+        live = self._reported(task)
+        self._bound_result("error", error)
+        await producer.fail(self.runner, live, error)
+        return live.task
+
+    @gated("fail")
+    async def call_off(self, caller: Caller, task: Task) -> Task:
+        """The producer of an external task has stopped, asked or not, and left nothing: it is cancelled."""
+        live = self._reported(task)
+        await producer.call_off(self.runner, live)
+        return live.task
+
+    def _reported(self, task: Task) -> Live:
+        kind = self.operations.get(task.operation)
+        if kind is None or kind.run is not None:
+            raise NotExternal(task.id)
+        live = self.registry.get(task.id)
+        if live is None:
+            raise AlreadyEnded(task.id)
+        return live
+
+    @gated("log")
+    async def log(self, caller: Caller, task: Task, start: int = 0, limit: int = 1000) -> Sequence[LogLine]:
+        """At most ``limit`` lines of the task's log from number ``start`` on."""
+        return await self.store.log(task.id, start, limit)
+
+    @gated("recover")
+    async def recover(self, caller: Caller, task: Task) -> Task:
+        """Try a failed undo, or the finish of a committed task, again, and say what is left.
+
+        Raises:
+            NoResidue: the task owes nothing.
+            TaskInProgress: its undo is being tried right now.
+        """
+        if not task.residue:
+            raise NoResidue(task.id)
+        if (live := self.registry.get(task.id)) is not None:
+            if task.state is not State.COMMITTED:
+                raise TaskInProgress(task.id)
+            live.wake()
+            await live.changed()
+            return live.task
+        live = Live(task)
+        await self.runner.recover(live)
+        return live.task
+
+
+def _object(value: JSON) -> dict[str, JSON]:
+    assert isinstance(value, dict)
+    return value

@@ -1,0 +1,40 @@
+"""The gate in front of every verb on one task: look it up, ask ``access``, then call the verb (law L11)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from taskd import access
+from taskd.model import Caller, Task
+
+if TYPE_CHECKING:
+    from taskd.service import Service
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def gated(
+    verb: str,
+) -> Callable[
+    [Callable[Concatenate[Service, Caller, Task, P], Awaitable[R]]],
+    Callable[Concatenate[Service, Caller, str, P], Awaitable[R]],
+]:
+    """Turn a verb on a ``Task`` into one on an id, with the gate in between.
+
+    The verb so made raises DoesNotExist and PermissionDenied beside its own errors.
+    """
+
+    def decorate(
+        method: Callable[Concatenate[Service, Caller, Task, P], Awaitable[R]],
+    ) -> Callable[Concatenate[Service, Caller, str, P], Awaitable[R]]:
+        async def asked(self: Service, caller: Caller, id: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            task = access.check(caller, verb, await self.newest(id), id)
+            return await method(self, caller, task, *args, **kwargs)
+
+        update_wrapper(asked, method)
+        return asked
+
+    return decorate

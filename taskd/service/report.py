@@ -1,0 +1,40 @@
+"""What a producer says of its progress, and what that makes of what it has said before (law L9)."""
+
+from __future__ import annotations
+
+import attrs
+
+from taskd.errors import BadParams
+from taskd.model import Progress, now
+
+
+@attrs.frozen
+class Report:
+    """What a producer reports of its progress: ``done`` of ``total`` in ``unit``, or just a ``fraction``."""
+
+    done: int | None = None
+    total: int | None = None
+    unit: str | None = None
+    fraction: float | None = None
+
+
+def reported(old: Progress, report: Report) -> Progress:
+    """``old`` with what the producer says; where it gives no fraction, it is counted from done and total."""
+    if report.unit is not None and report.unit != old.unit:
+        old = Progress(unit=report.unit)  # counted anew, openly; in one unit it never goes back (law L9)
+    done = old.done if report.done is None else report.done
+    total = old.total if report.total is None else report.total
+    fraction = report.fraction
+    if fraction is None:
+        fraction = min(done / total, 1.0) if total else old.fraction
+    if done < 0 or (total is not None and total < 0):
+        raise BadParams("params.progress", "done and total must not be negative")
+    if not 0.0 <= fraction <= 1.0:
+        raise BadParams("params.progress.fraction", f"must be from 0 to 1, not {fraction}")
+    return attrs.evolve(
+        old,
+        done=max(done, old.done),
+        total=total,
+        fraction=max(fraction, old.fraction),
+        moved_at=now(),
+    )

@@ -1,0 +1,44 @@
+"""Settings: flag before environment before file before default; every one of them changes something."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+import pytest
+
+from taskd import config, server
+from taskd.config import Config
+from taskd.errors import ConfigError
+
+
+def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "taskd.toml"
+    file.write_text('socket = "/file"\nstate = "/file"\nlog_level = "error"\nmax_depth = 50\n')
+    environment = {"TASKD_SOCKET": "/environment", "TASKD_STATE": "/environment"}
+    settings = config.load(str(file), environment, {"socket": "/flag", "state": None})
+
+    assert (settings.socket, settings.state, settings.log_level) == ("/flag", "/environment", "error")
+    assert (settings.max_depth, settings.max_batch) == (50, Config().max_batch)
+
+
+def test_the_environment_is_read_by_type() -> None:
+    settings = config.load(None, {"TASKD_ADMINS": "root, backup", "TASKD_STOP_GRACE_S": "2.5"})
+
+    assert (settings.admins, settings.stop_grace_s) == (("root", "backup"), 2.5)
+    with pytest.raises(ConfigError, match=r"TASKD_MAX_BATCH: expected int, got 'many'"):
+        config.load(None, {"TASKD_MAX_BATCH": "many"})
+
+
+def test_every_setting_has_a_sentence_and_is_used() -> None:
+    """A setting that is read and then not passed on is worse than none."""
+    source = Path(server.__file__).read_text() + Path(server.__file__).with_name("connection.py").read_text()
+    for field in attrs.fields(Config):
+        assert field.metadata["doc"]
+        assert re.search(rf"\b{field.name}\b", source), f"{field.name} is used nowhere"
+
+
+def test_the_default_socket_has_no_underscore() -> None:
+    """XenAPI's Python client turns every one of them into a slash."""
+    assert "_" not in config.default_socket().replace(str(Path.home()), "")
