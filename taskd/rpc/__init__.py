@@ -1,0 +1,285 @@
+"""The JSON-RPC envelope: one message in, one reply value or nothing out; methods see neither.
+
+The member ``jsonrpc`` alone tells two envelopes apart, also within one batch. With it, JSON-RPC 2.0 (V2): a
+reply has ``result`` or ``error``, never both. Without it, that of ocaml-rpc (V1): a reply has ``result``,
+``error`` and ``id``, always. What is no request is answered with its id where one can be read; a notification
+is never answered, whatever becomes of it. ``"id": null`` is a notification in V1 and a request in V2.
+
+Params are one object, or a list of exactly one object. ``Positional`` methods take them in a row instead: a
+list of anything else, or of nothing at all where no other method has that name.
+
+Of an error that taskd raises on purpose the peer learns all; of any other, that there was one. Below are the
+parts of jsonrpcserver that can do without asyncio.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import attrs
+import orjson
+import trio
+from jsonrpcserver.async_dispatcher import dispatch_request
+from jsonrpcserver.dispatcher import create_request, not_notification, to_response
+from jsonrpcserver.request import Request
+from jsonrpcserver.response import ErrorResponse, serialize_error, to_serializable_one
+from jsonrpcserver.result import Error, Result, Success
+from jsonrpcserver.sentinels import NODATA, NOID
+from oslash.either import Left
+
+from taskd.errors import (
+    BadParams,
+    InternalError,
+    InvalidRequest,
+    ReplyTooLong,
+    TaskdError,
+    UnknownMethod,
+    WireError,
+    XenApiError,
+)
+
+JSON: TypeAlias = object
+
+# ``await method(context, **params)`` gives the bare result or raises. A peer may name its params as it likes:
+# the context is to be taken by position only.
+Methods: TypeAlias = Mapping[str, Callable[..., Awaitable[JSON]]]
+
+# ``await call(context, *listed, **named)``, with the params as they came.
+Call: TypeAlias = Callable[..., Awaitable[JSON]]
+
+
+class Positional(Protocol):
+    """Methods whose params stand in a row: XenAPI's."""
+
+    def answers(self, method: str) -> bool:
+        """Whether the name is one of theirs, known or not."""
+
+    async def call(self, context: Any, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
+        """The bare result; ``subtask_of`` is the task that the call is a part of, where its framing can say so.
+
+        Raises:
+            XenApiError: any that they raise on purpose.
+        """
+
+
+@attrs.frozen
+class Part:
+    """The same methods for a call that is a part of the task ``subtask_of``."""
+
+    whole: Positional
+    subtask_of: str
+
+    def answers(self, method: str) -> bool:
+        return self.whole.answers(method)
+
+    async def call(self, context: Any, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
+        return await self.whole.call(context, method, args, subtask_of=subtask_of or self.subtask_of)
+
+
+# How many members of one batch run at the same time.
+ABREAST = 64
+
+logger = logging.getLogger("taskd.rpc")
+
+
+async def answer(
+    message: JSON,
+    methods: Methods,
+    context: object,
+    *,
+    max_batch: int,
+    max_reply_bytes: int = 16 * 1024 * 1024,
+    positional: Positional | None = None,
+) -> JSON | None:
+    """The reply to one message of the wire, None when there is none to send.
+
+    The members of a batch, up to ``max_batch``, run concurrently and are answered in their order. When their
+    replies have come to ``max_reply_bytes``, the rest is refused and not called. A cancel goes through to the
+    methods, and nothing is answered.
+    """
+    if isinstance(message, WireError):
+        return refuse(message)
+    if not isinstance(message, list):
+        return await _answer_one(message, methods, context, positional)
+    if not message:
+        return refuse(InvalidRequest("a batch must not be empty"))
+    if len(message) > max_batch:
+        return refuse(InvalidRequest(f"a batch of {len(message)} is over the limit of {max_batch}"))
+    replies: list[JSON | None] = [None] * len(message)
+    members, size = iter(enumerate(message)), 0
+
+    async def work_off() -> None:
+        nonlocal size
+        for place, member in members:
+            if size < max_reply_bytes:
+                reply = await _answer_one(member, methods, context, positional)
+            else:
+                reply = await _answer_one(member, _Full(max_reply_bytes), context, None)
+            replies[place] = reply
+            size += len(orjson.dumps(reply))
+            # A member that waited for nothing must not keep the rest of the daemon waiting.
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(ABREAST, len(message))):
+            nursery.start_soon(work_off)
+    return [reply for reply in replies if reply is not None] or None
+
+
+class _Full(dict[str, Call]):
+    """Every method, when there is no room for its reply: a refusal."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def get(self, name: str, default: object = None) -> Call:
+        async def refused(context: object, /, **params: JSON) -> JSON:
+            raise ReplyTooLong(self._limit)
+
+        return refused
+
+
+def refuse(error: TaskdError) -> JSON:
+    """The reply to what is no request at all, so that neither its version nor its id is known."""
+    return _failure(error, None, v1=False)
+
+
+def methods_in(message: JSON) -> frozenset[str]:
+    """The names of the methods that a message calls, or would call if it were valid."""
+    members = message if isinstance(message, list) else [message]
+    names = (member.get("method") for member in members if isinstance(member, dict))
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+async def call_positional(positional: Positional, context: object, method: str, args: Sequence[JSON]) -> JSON:
+    """The result of one of the ``positional`` methods, whose errors are all of one kind.
+
+    Raises:
+        XenApiError: its own, or INTERNAL_ERROR with the sentence of another of ours. What was not raised on
+            purpose is logged, and not told.
+    """
+    try:
+        return await positional.call(context, method, args)
+    except XenApiError:
+        raise
+    except TaskdError as error:
+        raise XenApiError("INTERNAL_ERROR", (str(error),)) from None
+    except Exception:
+        logger.exception("%s failed for %r", method, context)
+        raise XenApiError("INTERNAL_ERROR", (str(InternalError()),)) from None
+
+
+async def _answer_one(
+    message: JSON, methods: Methods, context: object, positional: Positional | None
+) -> JSON | None:
+    if not isinstance(message, dict):
+        return refuse(InvalidRequest("a request must be an object"))
+    v1 = "jsonrpc" not in message
+    if fault := _fault(message):
+        id = message.get("id")
+        return _failure(InvalidRequest(fault), id if _is_id(id) else None, v1)
+    request = create_request(message)
+    if v1 and request.id is None:
+        request = request._replace(id=NOID)
+    name = request.method
+    call = _find(name, message.get("params"), methods, positional)
+    known = {name: _guarded(name, call)} if call is not None else {}
+    outcome = await dispatch_request(known, context, request)
+    return _reply(*outcome, v1) if not_notification(outcome) else None
+
+
+def _is_id(id: JSON) -> bool:
+    # A number beyond 64 bits is a float once it is parsed, and could not be echoed as it came.
+    return id is None or (isinstance(id, str | int) and not isinstance(id, bool))
+
+
+def _fault(request: Mapping[str, JSON]) -> str | None:
+    if request.get("jsonrpc", "2.0") != "2.0":
+        return 'jsonrpc must be "2.0" where it is given'
+    if not _is_id(request.get("id")):
+        return "id must be a string, an integer of 64 bits or null"
+    if not isinstance(request.get("method"), str):
+        return "method must be a string"
+    if not isinstance(request.get("params"), dict | list | None):
+        return "params must be an object or a list"
+    return None
+
+
+def _find(name: str, params: JSON, methods: Methods, positional: Positional | None) -> Call | None:
+    method = methods.get(name)
+    if positional is not None and _in_a_row(params, method is not None) and positional.answers(name):
+        theirs = positional
+
+        async def call(context: object, /, *listed: JSON) -> JSON:
+            return await call_positional(theirs, context, name, listed)
+
+        return call
+    if method is None:
+        return None
+    ours = method
+
+    async def call_by_name(context: object, /, *listed: JSON, **named: JSON) -> JSON:
+        return await ours(context, **(_sole(listed) if listed else named))
+
+    return call_by_name
+
+
+def _in_a_row(params: JSON, known: bool) -> bool:
+    match params:
+        case [dict()] | dict():
+            return False
+        case None | []:
+            return not known
+        case _:
+            return True
+
+
+def _guarded(name: str, call: Call) -> Callable[..., Awaitable[Result]]:
+    """``call`` as jsonrpcserver calls it: a Result in any case but a cancel."""
+
+    async def guarded(context: object, /, *listed: JSON, **named: JSON) -> Result:
+        try:
+            return Success(await call(context, *listed, **named))
+        except TaskdError as error:
+            return Error(error.number, str(error), error)
+        except Exception:
+            logger.exception("%s failed for %r", name, context)
+            return Error(InternalError.number, "", InternalError())
+
+    return guarded
+
+
+def _sole(listed: tuple[JSON, ...]) -> dict[str, JSON]:
+    match listed:
+        case (dict() as named,):
+            return named
+    raise BadParams("params", "expected an object, or a list of exactly one object")
+
+
+def _reply(request: Request, result: Result, v1: bool) -> JSON:
+    if isinstance(result, Left):
+        # jsonrpcserver itself can find but one thing wrong, that there is no such method; the rest was raised.
+        raised = result._error.data
+        error = raised if isinstance(raised, TaskdError) else UnknownMethod(request.method)
+        return _failure(error, request.id, v1)
+    if v1:
+        return {"result": result._value.result, "error": None, "id": request.id}
+    return to_serializable_one(to_response(request, result))
+
+
+def _failure(error: TaskdError, id: JSON, v1: bool) -> JSON:
+    data = list(error.data)
+    if v1:
+        return {"result": None, "error": [error.name, *data], "id": id}
+    match error:
+        case WireError():
+            return serialize_error(ErrorResponse(error.number, str(error), NODATA, id))
+        case UnknownMethod():
+            return serialize_error(ErrorResponse(error.number, "Method not found", data, id))
+        case _:
+            # As XenAPI does it: all errors that are not JSON-RPC's own have one number, and are told by name.
+            message = error.name if error.number == 1 else str(error)
+            return serialize_error(ErrorResponse(error.number, message, data, id))

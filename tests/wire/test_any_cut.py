@@ -1,0 +1,160 @@
+"""However the bytes of a JSON stream are cut, the messages are the same: of good ones, of junk, at the limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from taskd.errors import ParseError
+from taskd.wire import Framing, JsonStream, Message, Opening, json_stream
+
+Json = object
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+)
+brackets_and_quotes = st.text(alphabet='{}[]"\\\n\r\t a\u00e9\U0001f600')
+values: st.SearchStrategy[Json] = st.recursive(
+    scalars | brackets_and_quotes,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(brackets_and_quotes, inner, max_size=4),
+    max_leaves=20,
+)
+blanks = st.text(alphabet=" \t\r\n", max_size=3)
+cuts = st.lists(st.integers(0, 400), max_size=12) | st.just(range(2000))
+garbage = st.binary(max_size=20).filter(lambda text: b"\n" not in text).map(lambda text: b"!" + text)
+
+
+@st.composite
+def texts(draw: st.DrawFn, value: Json) -> bytes:
+    """One value as one of its writers would write it, with what may stand between it and the next."""
+    text = json.dumps(
+        value,
+        indent=draw(st.sampled_from([None, 0, 2])),
+        ensure_ascii=draw(st.booleans()),
+        separators=draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", "\r\n:")])),
+    )
+    between = draw(blanks)
+    if not isinstance(value, list | dict):
+        between += "\n"
+    return (text + between).encode()
+
+
+def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(place for place in places if place < len(data))})
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def read(stream: Framing, pieces: list[bytes]) -> list[Message]:
+    return [message for piece in [*pieces, b""] for message in stream.receive(piece)]
+
+
+def shown(messages: list[Message]) -> list[tuple[str, str]]:
+    """Messages in a form that tells 1 from true and 1.0, and errors by kind and sentence."""
+    return [(type(message).__name__, str(message)) for message in messages]
+
+
+@settings(deadline=None)
+@given(st.data(), st.lists(values, max_size=6), cuts, blanks)
+def test_the_values_come_out_as_they_went_in_however_they_are_written_and_cut(
+    data: st.DataObject, sent: list[Json], places: Sequence[int], before: str
+) -> None:
+    stream = before.encode() + b"".join(data.draw(texts(value)) for value in sent)
+
+    assert shown(sent) == shown(read(JsonStream(), cut(stream, places)))
+
+
+@settings(deadline=None)
+@given(st.lists(garbage | st.just(b'{"method": "}"}'), max_size=8), cuts)
+def test_a_line_of_garbage_is_one_error_in_its_place_and_harms_nothing_around_it(
+    lines: list[bytes], places: Sequence[int]
+) -> None:
+    messages = read(Opening(), cut(b"\n".join(lines), places))
+
+    assert [line[:1] == b"!" for line in lines] == [type(message) is ParseError for message in messages]
+
+
+junk = st.one_of(
+    st.binary(max_size=300),
+    st.lists(
+        st.sampled_from(
+            [b"{", b"}", b"[", b"]", b'"', b"\\", b"\n", b" ", b"\r", b"a", b"1", b",", b":", b"\xff"]
+        ),
+        max_size=80,
+    ).map(b"".join),
+    st.lists(st.sampled_from([b'{"a":', b'["', b'\\"', b'"]', b"}", b"[[", b"]]", b"\n", b"{}"]), max_size=60).map(
+        b"".join
+    ),
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(junk, cuts, st.integers(1, 60), st.integers(1, 5))
+@example(b"[[[", range(3), 2, 2)  # too long before it is too deep
+@example(b"[[[]]]", range(6), 5, 2)  # too deep before it is too long
+def test_junk_has_the_same_outcome_however_it_is_cut_and_never_more_messages_than_bytes(
+    data: bytes, places: Sequence[int], max_bytes: int, max_depth: int
+) -> None:
+    whole, pieces = Opening(max_bytes, max_depth), Opening(max_bytes, max_depth)
+    messages = read(whole, [data] if data else [])
+
+    assert shown(messages) == shown(read(pieces, cut(data, places)))
+    assert whole.broken == pieces.broken
+    assert not pieces.partial
+    assert len(messages) <= len(data)
+
+
+class Counted(bytearray):
+    """A buffer that counts the bytes that are searched for the end of a line."""
+
+    looked_at = 0
+
+    def find(self, what: Any, start: Any = 0, end: Any = None, /) -> int:
+        self.looked_at += len(self) - start
+        return super().find(what, start, end)
+
+
+@pytest.mark.parametrize("text", [b'["' + b"x\\n" * 5000 + b'"]', b"[" + b'["]"],' * 3000 + b"1]"])
+def test_a_bracketed_value_that_comes_byte_by_byte_is_looked_at_once(
+    text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end, spans = json_stream._end, [0]
+
+    def counting(pattern: object, buffer: bytearray, start: int) -> int:
+        stop = end(pattern, buffer, start)  # type: ignore[arg-type]
+        spans[0] += stop - start
+        return stop
+
+    monkeypatch.setattr(json_stream, "_end", counting)
+    messages = read(Opening(), cut(text, range(len(text))))
+
+    assert len(messages) == 1
+    assert spans[0] <= len(text)
+
+
+def test_a_line_that_comes_byte_by_byte_is_looked_at_once() -> None:
+    text = b"x" * 20_000
+    stream = json_stream.JsonStream()
+    stream._buffer = counted = Counted()
+
+    assert len(read(stream, cut(text, range(len(text))))) == 1
+    assert counted.looked_at <= len(text)
+
+
+def test_of_what_has_been_given_out_nothing_is_kept() -> None:
+    stream = json_stream.JsonStream()
+    for _ in range(1000):
+        assert stream.receive(b'{"a": 1}\n{"b"') == [{"a": 1}]
+        assert stream.receive(b": 2}") == [{"b": 2}]
+
+    assert len(stream._buffer) == 0
+    assert repr(stream) == "<JsonStream 0 bytes waiting>"
