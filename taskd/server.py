@@ -1,0 +1,358 @@
+"""The composition root: store, registry, runner, service, sockets, and the order in which they stop.
+
+The nesting of ``serve`` reads as that order, inside out: first no connection is accepted any more, then calls
+in flight get their grace, then tasks are interrupted as a crash would, then the store is closed. There is no
+other clean-up: the next start recovers (law L6).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import resource
+import signal
+import socket
+import stat
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+import click
+import trio
+
+from taskd import __version__, access, codec, config, dialects, operations, rpc
+from taskd.config import Config
+from taskd.connection import Connection, Limits
+from taskd.dialects import Method
+from taskd.dialects.xenapi import XenApi
+from taskd.errors import (
+    ConfigError,
+    StoreError,
+    StoreUnusable,
+    TooManyConnections,
+)
+from taskd.model import Caller, now
+from taskd.operations import Operations
+from taskd.registry import Registry
+from taskd.runner import Runner
+from taskd.service import Service
+from taskd.store import Forgotten, Store, ignore
+from taskd.store.sqlite import SqliteStore
+
+logger = logging.getLogger("taskd")
+
+# Seconds between two looks for tasks that are past their retention.
+HOUR = 3600.0
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the state folder: it is made if need be, and one daemon at a time has it (law L6).
+
+    Raises:
+        StoreUnusable: another daemon holds it, or it cannot be made or written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "workspace").mkdir(mode=0o700, exist_ok=True)
+        held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnusable(f"the state folder {folder} cannot be used: {error.strerror}") from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise StoreUnusable(f"another taskd is running on the state folder {folder}") from None
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def listening(path: str, mode: int) -> Iterator[trio.SocketListener]:
+    """Listen on a Unix socket; a stale socket file is taken over, a live one is not. Unlinked at the end.
+
+    Raises:
+        ConfigError: somebody listens there, or it cannot be made.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_stale(path)
+        old = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(old)
+        os.chmod(path, mode)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        reason = "the path is too long" if "AF_UNIX path" in str(error) else error.strerror or str(error)
+        raise ConfigError(f"socket {path}", reason) from None
+    made = os.stat(path)
+    sock.setblocking(False)
+    try:
+        yield trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    finally:
+        sock.close()
+        try:
+            there = os.stat(path)
+            if (there.st_dev, there.st_ino) == (made.st_dev, made.st_ino):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "the path exists and is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "another daemon listens there")
+
+
+@attrs.define(eq=False)
+class Server:
+    """The connections of one daemon, and who they belong to."""
+
+    config: Config
+    service: Service
+    xenapi: XenApi
+    _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
+    _connections: set[Connection] = attrs.field(factory=set)
+    _per_user: Counter[int] = attrs.field(factory=Counter)
+    _known: dict[int, Caller] = attrs.field(factory=dict)
+    _most: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # What the running operations and the store need is not to be had by connecting often.
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = max(16, soft - 64 - 12 * self.config.running_tasks)
+
+    async def connected(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end. Whatever it does, nobody else notices."""
+        try:
+            async with stream:
+                await self._serve(stream)
+        except Exception as error:
+            logger.warning("a connection could not be served: %r", error)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        pid, uid, gid = _peer(stream)
+        limit = self.config.connections_per_user
+        if self._per_user[uid] >= limit or self._per_user.total() >= self._most:
+            refusal = codec.dumps(rpc.refuse(TooManyConnections(min(limit, self._most)))) + b"\n"
+            with trio.move_on_after(1):
+                await stream.send_all(refusal)
+            return
+        self._per_user[uid] += 1
+        try:
+            who = await self._caller(uid, gid, pid)
+            connection = Connection(stream, who, self.service, self._methods, self.xenapi, self._limits())
+            self._connections.add(connection)
+            try:
+                await connection.serve()
+            finally:
+                self._connections.discard(connection)
+        finally:
+            self._per_user[uid] -= 1
+            self._per_user += Counter()  # drops users that have none left
+
+    async def _caller(self, uid: int, gid: int, pid: int) -> Caller:
+        """Who that is; a user that was found once stays who it was while the daemon runs."""
+        known = self._known.get(uid)
+        if known is None:
+            known = await trio.to_thread.run_sync(access.caller, uid, gid, pid, self.config.admins)
+            self._known[uid] = known
+        return attrs.evolve(known, gid=gid, pid=pid)
+
+    def _limits(self) -> Limits:
+        return Limits(**{field.name: getattr(self.config, field.name) for field in attrs.fields(Limits)})
+
+    def stop(self) -> None:
+        for connection in tuple(self._connections):
+            connection.stop()
+
+
+def _peer(stream: trio.SocketStream) -> tuple[int, int, int]:
+    """pid, uid and gid of the peer when it connected, as the kernel says (SO_PEERCRED, unix(7))."""
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    numbers = [int.from_bytes(raw[at : at + 4], sys.byteorder, signed=at == 0) for at in (0, 4, 8)]
+    return numbers[0], numbers[1], numbers[2]
+
+
+async def forget_old(store: Store, settings: Config, forgotten: Forgotten = ignore) -> None:
+    """Forget what is past its retention, now and then every hour, and tell ``forgotten``. Never returns."""
+    while True:
+        try:
+            before = now() - settings.retention_days * 86400
+            count = await store.prune(before=before, keep=settings.retention_count, forgotten=forgotten)
+            if count:
+                logger.info("forgot %d tasks past their retention", count)
+        except StoreError as error:
+            logger.error("cannot forget old tasks: %s", error)
+        await trio.sleep(HOUR)
+
+
+async def serve(
+    settings: Config,
+    table: Operations,
+    store: Store,
+    task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Recover, then serve until SIGTERM, SIGINT or cancelled. Started when calls are answered."""
+    registry = Registry()
+    workspace = str(Path(settings.state) / "workspace")
+    runner = Runner(
+        store,
+        registry,
+        table,
+        codec.structure,
+        workspace,
+        log_lines=settings.log_lines,
+        running_tasks=settings.running_tasks,
+    )
+    service = Service(
+        store,
+        registry,
+        runner,
+        table,
+        tasks_per_owner=settings.tasks_per_owner,
+        max_text=settings.max_text,
+        max_result_bytes=settings.max_result_bytes,
+    )
+    server = Server(settings, service, XenApi(service))
+    # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects
+    # early waits in its queue.
+    with listening(settings.socket, int(settings.socket_mode, 8)) as listener:
+        async with trio.open_nursery() as background:
+            await background.start(registry.keep_revisions, store.reserve)
+            await background.start(runner.run)
+            background.start_soon(forget_old, store, settings, registry.forget)
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(_accept, listener, server, connections)
+                    with trio.open_signal_receiver(*_stop_signals()) as signals:
+                        logger.info("taskd %s listens on %s", __version__, settings.socket)
+                        task_status.started(service)
+                        async for number in signals:
+                            logger.info("stopping on %s", signal.Signals(number).name)
+                            break
+                    accepting.cancel_scope.cancel()
+                server.stop()
+                connections.cancel_scope.deadline = trio.current_time() + settings.stop_grace_s
+            background.cancel_scope.cancel()
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """SIGTERM, and SIGINT unless it is ignored, as a shell has it for what runs in its background."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
+
+
+async def _accept(listener: trio.SocketListener, server: Server, connections: trio.Nursery) -> None:
+    await trio.serve_listeners(server.connected, [listener], handler_nursery=connections)
+
+
+async def run(settings: Config) -> None:
+    """The whole daemon: lock the folder, open the store, serve, close.
+
+    Raises:
+        TaskdError: it cannot start; the sentence says why.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    table = operations.load()
+    with lock(Path(settings.state)):
+        store = await SqliteStore.open(Path(settings.state) / "taskd.sqlite")
+        try:
+            await serve(settings, table, store)
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.close()
+
+
+class _Line(logging.Formatter):
+    """One line an event; with syslog priorities where the journal reads them (sd-daemon(3))."""
+
+    priorities = {
+        logging.DEBUG: 7,
+        logging.INFO: 6,
+        logging.WARNING: 4,
+        logging.ERROR: 3,
+        logging.CRITICAL: 2,
+    }
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        if "JOURNAL_STREAM" not in os.environ:
+            return line
+        priority = f"<{self.priorities.get(record.levelno, 6)}>"
+        return "\n".join(priority + each for each in line.splitlines())
+
+
+class _Once(logging.Filter):
+    """Of trio's complaints that no connection can be accepted (ten a second), one a minute, in one line."""
+
+    said = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.exc_info = None
+        due = record.created - self.said >= 60
+        self.said = record.created if due else self.said
+        return due
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.getLogger("trio.serve_listeners").addFilter(_Once())
+    handler = logging.StreamHandler(sys.stderr)
+    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    handler.setFormatter(_Line(f"{stamp}%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level.upper())
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "file", metavar="FILE", help="Read settings from FILE (TOML).")
+@click.option("--socket", metavar="PATH", help="Listen on PATH.")
+@click.option("--state", metavar="DIR", help="Keep what must survive in DIR.")
+@click.option("--log-level", metavar="LEVEL", help="Log LEVEL and worse: debug, info, warning, error.")
+@click.option("--check-config", is_flag=True, help="Only read the settings; print them; exit 0 if they are good.")
+@click.version_option(__version__, "--version", message="taskd %(version)s")
+def main(
+    file: str | None, socket: str | None, state: str | None, log_level: str | None, check_config: bool
+) -> None:
+    """Run and track long storage tasks that either completed or were never made.
+
+    Runs in the foreground and logs to stderr until SIGTERM or SIGINT.
+    """
+    # Whoever started us may have it ignored, and an ignored SIGCHLD makes the kernel forget how a child ended.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        flags = {"socket": socket, "state": state, "log_level": log_level}
+        settings = config.load(file, flags=flags)
+        if check_config:
+            for name, value in attrs.asdict(settings).items():
+                click.echo(f"{name} = {codec.dumps(value).decode()}")
+            return
+        _log_to_stderr(settings.log_level)
+        trio.run(run, settings)
+    except (ConfigError, StoreError) as error:
+        click.echo(f"taskd: {error}", err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

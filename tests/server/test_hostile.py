@@ -1,0 +1,130 @@
+"""What a hostile client tried, and got the daemon with: each stays here."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import trio
+
+from tests.server.conftest import Daemon, Start
+
+
+async def test_to_connect_over_the_limit_and_hang_up_at_once_harms_nobody(daemon: Start) -> None:
+    """The refusal met a closed socket, and the error ended the daemon."""
+    async with daemon(connections_per_user=2) as running, running.peer() as first, running.peer() as second:
+        await first.call("Task.ls")
+        await second.call("Task.ls")
+        for _ in range(300):
+            with socket.socket(socket.AF_UNIX) as hasty:
+                hasty.setblocking(False)
+                hasty.connect(running.path)
+            await first.call("Task.ls")
+
+
+async def until_alone(running: Daemon) -> None:
+    """Until the daemon has let go of every connection but one: one may have two."""
+    with trio.fail_after(20):
+        while True:
+            async with running.peer() as second:
+                try:
+                    await second.call("Task.ls")
+                except (EOFError, AssertionError, trio.BrokenResourceError):
+                    await trio.sleep(0.05)
+                else:
+                    return
+
+
+async def test_more_waits_than_there_is_room_for_and_then_gone_is_noticed(daemon: Start) -> None:
+    """Nothing was read any more, so the end was never seen, and the connection stayed for ever."""
+    async with daemon(requests_in_flight=5, connections_per_user=2) as running, running.peer() as producer:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        async with running.peer() as gone:
+            for number in range(20):
+                await gone.send({"method": "Task.wait", "params": [{"id": id}], "id": number})
+        await until_alone(running)
+
+
+async def test_a_batch_whose_replies_grow_too_long_is_cut_off_before_it_is_called(daemon: Start) -> None:
+    """One request asked for nine thousand copies of a megabyte."""
+    async with daemon(max_reply_bytes=65536) as running, running.peer() as peer:
+        id = (await peer.call("Task.start", operation="external", label="x" * 4000))["id"]
+        get = {"jsonrpc": "2.0", "method": "Task.get", "params": {"id": id}}
+        start = {"jsonrpc": "2.0", "method": "Task.start", "params": {"operation": "external"}, "id": "last"}
+        await peer.send([*({**get, "id": n} for n in range(500)), start])
+        replies = await peer.reply()
+        assert len(await peer.call("Task.ls")) == 1
+
+    assert len(json.dumps(replies)) < 10 * 65536
+    assert "result" in replies[0]
+    assert (replies[-1]["error"]["message"], replies[-1]["error"]["data"]) == ("Reply_too_long", ["65536"])
+
+
+async def test_a_page_of_long_records_ends_early_and_the_walk_sees_all(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer:
+        made = []
+        for _ in range(100):
+            made.append((await peer.call("Task.start", operation="external"))["id"])
+            await peer.call("Task.complete", id=made[-1], result="x" * 60_000)
+        seen: list[str] = []
+        cursor, pages = None, 0
+        while pages == 0 or cursor is not None:
+            page = await peer.call("Task.list", page_size=1000, cursor=cursor, order="oldest")
+            seen += [record["id"] for record in page["tasks"]]
+            cursor, pages = page["next_cursor"], pages + 1
+
+    assert seen == made
+    assert pages == 2
+
+
+async def test_a_result_and_a_log_line_have_a_longest_length(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer:
+        id = (await peer.call("Task.start", operation="external"))["id"]
+        error = (await peer.ask("Task.complete", id=id, result="x" * 70_000))["error"]
+        assert error["data"][0] == "params.result"
+        await peer.call("Task.update", id=id, log=["x" * 10_000])
+        lines = (await peer.call("Task.log", id=id))["lines"]
+
+    assert [len(line["line"]) for line in lines] == [4096, 4096, 1808]
+
+
+async def test_tasks_that_are_started_together_do_not_pass_the_limit_together(daemon: Start) -> None:
+    async with daemon(tasks_per_owner=10) as running, running.peer() as peer:
+        start = {"jsonrpc": "2.0", "method": "Task.start", "params": {"operation": "external"}}
+        await peer.send([{**start, "id": n} for n in range(50)])
+        replies = await peer.reply()
+        assert len(await peer.call("Task.ls")) == 10
+
+    assert sum("result" in reply for reply in replies) == 10
+
+
+async def test_a_blank_is_no_first_message(daemon: Start) -> None:
+    async with daemon(message_deadline_s=0.05) as running, running.peer() as stranger:
+        await stranger.send(b" ")
+        assert "no complete message" in (await stranger.reply())["error"]["message"]
+
+
+async def test_a_list_of_many_faults_is_refused_at_the_first(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer:
+        error = (await peer.ask("Task.list", states=["x"] * 100_000))["error"]
+
+    assert error["data"][0] == "params.states[0]"
+    assert len(error["message"]) < 1000
+
+
+async def test_who_waits_by_the_hundred_and_does_not_read_is_let_go_of(daemon: Start) -> None:
+    """Every reply was made before its turn to be sent: one connection took gigabytes."""
+    async with daemon(max_reply_bytes=65536) as running, running.peer() as producer, running.peer() as deaf:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        for number in range(200):
+            await deaf.send({"method": "Task.wait", "params": [{"id": id}], "id": number})
+        await producer.call("Task.complete", id=id, result="x" * 60_000)
+        with trio.fail_after(20):
+            received = 0
+            try:
+                while data := await deaf.stream.receive_some():
+                    received += len(data)
+            except trio.BrokenResourceError:
+                pass
+        assert received < 200 * 50_000
+        assert len(await producer.call("Task.ls")) == 1

@@ -1,0 +1,169 @@
+"""Starting and stopping the real program: what it refuses, what it takes over, what it leaves."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.process import PATIENCE, DaemonProcess, listens
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    daemon = DaemonProcess(tmp_path)
+    yield daemon
+    daemon.end()
+
+
+def taskd(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end; it must end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "taskd", *options],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str], status: int = 1) -> str:
+    """One sentence on stderr, no traceback."""
+    assert result.returncode == status, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("taskd: ")
+    return line
+
+
+def test_a_second_daemon_on_the_same_state_folder_is_refused(daemon: DaemonProcess, tmp_path: Path) -> None:
+    daemon.start()
+    result = taskd("--socket", str(tmp_path / "other"), "--state", str(tmp_path / "state"))
+
+    assert "another taskd is running on the state folder" in refused(result)
+    assert listens(daemon.socket)
+
+
+def test_a_second_daemon_on_a_live_socket_is_refused(daemon: DaemonProcess, tmp_path: Path) -> None:
+    daemon.start()
+    result = taskd("--socket", daemon.socket, "--state", str(tmp_path / "other"))
+
+    assert "another daemon listens there" in refused(result, 2).splitlines()[-1]
+    with daemon.connect() as connection:
+        assert connection.ids() == ()
+
+
+def test_a_stale_socket_is_taken_over(daemon: DaemonProcess) -> None:
+    daemon.start()
+    daemon.kill()
+    assert Path(daemon.socket).is_socket()
+    daemon.start()
+
+    assert listens(daemon.socket)
+
+
+def test_a_file_in_the_place_of_the_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("precious")
+    result = taskd("--socket", str(path), "--state", str(tmp_path / "state"))
+
+    assert "no socket" in refused(result, 2)
+    assert path.read_text() == "precious"
+
+
+def test_a_stop_removes_the_socket_and_a_start_makes_it_anew(daemon: DaemonProcess) -> None:
+    daemon.start()
+    assert stat.S_IMODE(os.stat(daemon.socket).st_mode) == 0o660
+    assert daemon.stop() == 0
+    assert not Path(daemon.socket).exists()
+
+
+def test_a_stop_does_not_wait_for_those_who_wait(daemon: DaemonProcess) -> None:
+    daemon.start()
+    with daemon.connect() as connection:
+        record = connection.start("external", {})
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.connect(daemon.socket)
+            waiting.sendall(b'{"method": "Task.wait", "params": [{"id": "%s"}], "id": 1}\n' % record.id.encode())
+            connection.ids()
+            assert daemon.stop() == 0
+            assert waiting.recv(1) == b""
+
+
+def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    result = taskd("--socket", str(tmp_path / ("x" * 120)), "--state", str(tmp_path / "state"))
+
+    assert "too long" in refused(result, 2)
+
+
+def test_a_state_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = taskd("--socket", str(tmp_path / "s"), "--state", str(tmp_path / "file" / "state"))
+
+    assert "the state folder" in refused(result)
+
+
+def test_a_database_that_is_none_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    database = tmp_path / "state" / "taskd.sqlite"
+    database.write_bytes(b"this is no database" * 100)
+    result = taskd("--socket", str(tmp_path / "s"), "--state", str(tmp_path / "state"))
+
+    assert "not a database" in refused(result)
+    assert database.read_bytes() == b"this is no database" * 100
+
+
+def test_a_database_of_a_newer_schema_is_refused(daemon: DaemonProcess, tmp_path: Path) -> None:
+    daemon.start()
+    assert daemon.stop() == 0
+    with sqlite3.connect(tmp_path / "state" / "taskd.sqlite") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    result = taskd("--socket", daemon.socket, "--state", str(tmp_path / "state"))
+
+    assert "newer" in refused(result)
+    assert "99" in result.stderr
+
+
+def test_the_version_and_the_settings_are_told(tmp_path: Path) -> None:
+    assert taskd("--version").stdout == "taskd 0.1.0\n"
+    file = tmp_path / "taskd.toml"
+    file.write_text("max_batch = 7\nlog_lines = 5\n")
+    told = taskd("--config", str(file), "--socket", "/x/y", "--check-config", TASKD_LOG_LINES="9").stdout
+
+    assert "max_batch = 7\n" in told
+    assert "log_lines = 9\n" in told
+    assert 'socket = "/x/y"\n' in told
+
+
+BAD_SETTINGS = [
+    ("max_batch = true", "max_batch: expected int, got True"),
+    ("max_batch = 0", "max_batch: must be at least 1, not 0"),
+    ("nothing = 1", "nothing: there is no such setting"),
+    ('log_level = "loud"', "log_level: must be one of debug, info, warning, error, not 'loud'"),
+    ('socket_mode = "9"', "socket_mode: must be octal permissions such as 0660, not '9'"),
+    ('socket = "relative"', "socket: must be an absolute path, not 'relative'"),
+    ("admins = [1]", "admins: expected a list of strings"),
+    ("this is no TOML", "Expected '=' after a key"),
+]
+
+
+@pytest.mark.parametrize(("text", "fault"), BAD_SETTINGS, ids=[text for text, _ in BAD_SETTINGS])
+def test_a_bad_setting_is_named(tmp_path: Path, text: str, fault: str) -> None:
+    file = tmp_path / "taskd.toml"
+    file.write_text(text)
+
+    assert fault in refused(taskd("--config", str(file), "--check-config"), 2)
+
+
+def test_a_config_file_that_was_named_must_be_there() -> None:
+    assert "there is no such file" in refused(taskd("--config", "/nowhere/taskd.toml", "--check-config"), 2)
