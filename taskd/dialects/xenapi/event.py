@@ -1,0 +1,264 @@
+"""XenAPI's class ``event``: what changed since a token, waited for; and the older ``register`` and ``next``.
+
+A token is the run of the daemon and a revision, comparable as text. The law: an event carries the snapshot that
+was taken when the change happened; each object has one event per call, its newest; what was made and destroyed
+in between has none; and ``valid_ref_counts`` fits the token to the last change. A token of another run, or older
+than what is kept, is answered with all there is, as added (xapi-project/xen-api, ocaml/xapi/xapi_event.ml and
+ocaml/xapi-types/event_types.ml).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from taskd.dialects.xenapi.message import VOID, Message, Visit, id_of, number, ref, text, texts
+from taskd.dialects.xenapi.pool import ref_of
+from taskd.dialects.xenapi.task import every, shown
+from taskd.errors import DoesNotExist, XenApiError
+from taskd.model import JSON, Task
+from taskd.service import Change, Feed
+
+# Seconds from the first change that a call has waited for to its answer: what comes meanwhile is in it (as xapi).
+BATCH: Final = 0.05
+
+# The classes that have events, beside tasks.
+STILL: Final = ("pool", "host")
+
+_ORDER: Final = ("add", "mod", "del")
+
+
+@attrs.frozen
+class Token:
+    """``revision`` in the run that ``epoch`` names; 0 of 0 is before everything."""
+
+    epoch: int
+    revision: int
+
+    @classmethod
+    def parse(cls, said: str) -> Token:
+        if not said:
+            return cls(0, 0)
+        match = re.fullmatch(r"([0-9]{1,20}),([0-9]{1,20})", said)
+        if match is None:
+            raise XenApiError("EVENT_FROM_TOKEN_PARSE_FAILURE", (said,))
+        return cls(int(match[1]), int(match[2]))
+
+    def known_to(self, feed: Feed) -> bool:
+        return self.epoch == feed.epoch and feed.covers(self.revision)
+
+    def __str__(self) -> str:
+        return f"{self.epoch:020},{self.revision:020}"
+
+
+@attrs.frozen
+class Subscription:
+    """Which objects are asked about: whole classes in lower case (``*`` is all), and single refs of a class."""
+
+    classes: frozenset[str]
+    objects: frozenset[tuple[str, str]]
+
+    @classmethod
+    def parse(cls, said: Sequence[str]) -> Subscription:
+        classes, objects = set(), set()
+        for each in said:
+            name, slash, one = each.partition("/")
+            if not name or (slash and not one):
+                raise XenApiError("EVENT_SUBSCRIPTION_PARSE_FAILURE", (each,))
+            if slash:
+                objects.add((name.lower(), one))
+            else:
+                classes.add(name.lower())
+        return cls(frozenset(classes), frozenset(objects))
+
+    def whole(self, kind: str) -> bool:
+        return kind in self.classes or "*" in self.classes
+
+    def table(self, kind: str) -> bool:
+        """Something of this class is asked about."""
+        return self.whole(kind) or any(name == kind for name, _ in self.objects)
+
+    def takes(self, kind: str, ref: str) -> bool:
+        return self.whole(kind) or (kind, ref) in self.objects
+
+
+@attrs.frozen
+class Happened:
+    """One event: ``operation`` is add, mod or del; a del has no snapshot."""
+
+    operation: str
+    kind: str
+    ref: str
+    revision: int
+    snapshot: JSON = None
+
+    def told(self, timestamp: str) -> dict[str, JSON]:
+        said: dict[str, JSON] = {
+            "id": str(self.revision),
+            "timestamp": timestamp,
+            "class": self.kind,
+            "operation": self.operation,
+            "ref": self.ref,
+        }
+        return said if self.operation == "del" else {**said, "snapshot": self.snapshot}
+
+
+def _changed(visit: Visit, asked: Subscription, revision: int) -> list[Happened]:
+    """What changed after ``revision``, which the feed covers: adds, then mods, then dels. Without an await."""
+    feed = visit.service.registry.feed
+    found = []
+    for change in feed.since(revision):
+        if asked.takes("task", ref(change.task.id)) and visit.service.sees(visit.caller, change.task):
+            new = change.born > revision
+            if not (new and change.gone):
+                found.append(_of(visit, change, "del" if change.gone else "add" if new else "mod"))
+    for kind, touched in visit.desk.slip(visit.caller).touched.items():
+        if revision < touched <= feed.revision:
+            found += _still(visit, asked, kind, "mod")
+    return sorted(found, key=lambda each: _ORDER.index(each.operation))
+
+
+def _of(visit: Visit, change: Change, operation: str) -> Happened:
+    snapshot = None if change.gone else shown(visit, change.task)
+    return Happened(operation, "task", ref(change.task.id), change.revision, snapshot)
+
+
+def _still(visit: Visit, asked: Subscription, kind: str, operation: str) -> list[Happened]:
+    revision = visit.service.registry.feed.revision
+    records = visit.desk.records(visit.caller, kind).items()
+    return [Happened(operation, kind, one, revision, each) for one, each in records if asked.takes(kind, one)]
+
+
+async def _everything(visit: Visit, asked: Subscription) -> list[Happened]:
+    """All that is asked about, as added, as it is at the feed's revision when this returns."""
+    feed = visit.service.registry.feed
+    while True:
+        start = feed.revision
+        found = {task.id: task for task in await _tasks(visit, asked)}
+        if feed.covers(start):  # else more has changed meanwhile than the feed keeps
+            break
+    for change in feed.since(start):
+        if change.gone:
+            found.pop(change.task.id, None)
+        elif asked.takes("task", ref(change.task.id)) and visit.service.sees(visit.caller, change.task):
+            found[change.task.id] = change.task
+    added = [Happened("add", "task", ref(id), task.revision, shown(visit, task)) for id, task in found.items()]
+    return [each for kind in STILL for each in _still(visit, asked, kind, "add")] + added
+
+
+async def _tasks(visit: Visit, asked: Subscription) -> list[Task]:
+    if asked.whole("task"):
+        return [task async for task in every(visit)]
+    found = []
+    for kind, one in asked.objects:
+        if kind == "task":
+            try:
+                found.append(await visit.service.get(visit.caller, id_of("ref", one)))
+            except (DoesNotExist, XenApiError):
+                continue  # as good as one that is not there yet
+    return found
+
+
+async def _from(visit: Visit, classes: tuple[str, ...], token: str, timeout: float) -> JSON:
+    """Wait until something that is asked about changes after the token, at most ``timeout`` seconds."""
+    asked, since = Subscription.parse(classes), Token.parse(token)
+    feed = visit.service.registry.feed
+    deadline = trio.current_time() + max(0.0, timeout)
+    while True:
+        with visit.known.waiting(float("inf")):
+            # One after the other, so that between the records of two calls others have their turn.
+            async with visit.desk.building:
+                found = _changed(visit, asked, since.revision) if since.known_to(feed) else None
+                if found is None:
+                    found = await _everything(visit, asked)
+                since = Token(feed.epoch, feed.revision)
+        if found or trio.current_time() >= deadline:
+            return _reply(visit, asked, since, found)
+        with visit.known.waiting(deadline):
+            await feed.moved()
+            await trio.sleep(BATCH)
+
+
+def _reply(visit: Visit, asked: Subscription, token: Token, found: Sequence[Happened]) -> JSON:
+    counts: dict[str, JSON] = {kind: 1 for kind in STILL if asked.table(kind)}
+    if asked.table("task"):
+        counts["task"] = visit.service.count(visit.caller)
+    return {
+        "events": [each.told("0.0") for each in found],
+        "valid_ref_counts": counts,
+        "token": str(token),
+    }
+
+
+async def _inject(visit: Visit, kind: str, one: str) -> JSON:
+    """Let an object count as changed; the token before that, so that whoever sees the event has seen all else."""
+    registry, name = visit.service.registry, kind.lower()
+    if name == "task":
+        try:
+            task = await visit.service.get(visit.caller, id_of("ref", one))
+        except DoesNotExist:
+            raise XenApiError("HANDLE_INVALID", (kind, one)) from None
+        before = registry.touch(task)
+        revision = registry.feed.revision if before is None else before
+    elif name in STILL and one == ref_of(name, visit.desk.host):
+        revision = visit.desk.touch(visit.caller, name)
+    else:
+        raise XenApiError("HANDLE_INVALID", (kind, one))
+    return str(Token(registry.feed.epoch, revision))
+
+
+# The older way: the session remembers how far it has read.
+
+# Most characters of all that one session is registered for.
+REGISTERED: Final = 65536
+
+
+async def _register(visit: Visit, classes: tuple[str, ...]) -> JSON:
+    Subscription.parse(classes)
+    session = visit.known
+    wanted = (session.classes or frozenset()) | set(classes)
+    if sum(len(each) + 1 for each in wanted) > REGISTERED:
+        raise XenApiError("INVALID_VALUE", ("classes", f"longer than {REGISTERED} characters together"))
+    if session.classes is None:
+        session.seen = visit.service.registry.feed.revision
+    session.classes = wanted
+    return VOID
+
+
+async def _unregister(visit: Visit, classes: tuple[str, ...]) -> JSON:
+    Subscription.parse(classes)
+    if visit.known.classes is not None:
+        visit.known.classes -= set(classes)
+    return VOID
+
+
+async def _next(visit: Visit) -> JSON:
+    """Wait for events of the classes that the session registered for."""
+    session, feed = visit.known, visit.service.registry.feed
+    while True:
+        if session.classes is None:
+            raise XenApiError("SESSION_NOT_REGISTERED", (session.ref,))
+        asked = Subscription.parse(tuple(session.classes))
+        lost = not feed.covers(session.seen)
+        found = [] if lost else _changed(visit, asked, session.seen)
+        session.seen = feed.revision
+        if lost:
+            raise XenApiError("EVENTS_LOST")
+        if found:
+            return [each.told(str(time.time())) for each in found]
+        with session.waiting(float("inf")):
+            await feed.moved()
+
+
+MESSAGES: Final = (
+    Message("event.from", _from, (("classes", texts), ("token", text), ("timeout", number))),
+    Message("event.inject", _inject, (("class", text), ("ref", text))),
+    Message("event.register", _register, (("classes", texts),)),
+    Message("event.unregister", _unregister, (("classes", texts),)),
+    Message("event.next", _next),
+)

@@ -1,0 +1,147 @@
+"""A task looks alike in every dialect, in every state: the table of design.md section 5, walked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from taskd import dialects
+from taskd.model import JSON
+from taskd.operations import Operation, command, copy, external
+from taskd.service import Service
+from taskd.states import State
+from tests.bench import ROOT
+from tests.dialects.client import Client, Gates, served
+
+
+@attrs.frozen
+class Look:
+    """One row of the table: what each dialect says of a task in that state."""
+
+    native: State
+    smapi: str
+    complete: bool
+    failed: bool
+    xenapi: str
+
+
+TABLE = {
+    look.native: look
+    for look in (
+        Look(State.QUEUED, "Pending", False, False, "pending"),
+        Look(State.RUNNING, "Pending", False, False, "pending"),
+        Look(State.UNDOING, "Pending", False, False, "pending"),
+        Look(State.COMMITTED, "Pending", False, False, "pending"),
+        Look(State.COMPLETED, "Completed", True, False, "success"),
+        Look(State.FAILED, "Failed", False, True, "failure"),
+        Look(State.CANCELLED, "Failed", False, True, "cancelled"),
+    )
+}
+
+METHODS = dialects.table()
+
+
+async def ask(service: Service, method: str, **params: JSON) -> Mapping[str, JSON]:
+    result = await METHODS[method](service, ROOT, params)
+    assert isinstance(result, Mapping)
+    return result
+
+
+@attrs.frozen
+class Walk:
+    """Follows one task and compares all that is said of it, wherever it stands."""
+
+    service: Service
+    client: Client
+    id: str
+
+    async def reach(self, state: State) -> None:
+        """Wait for that state, then look at the task in every dialect."""
+        live = self.service.registry.get(self.id)
+        with trio.fail_after(60):
+            while live is not None and live.task.state is not state:
+                await live.changed()
+        native = await ask(self.service, "Task.get", id=self.id)
+        stat = await ask(self.service, "Task.stat", id=self.id)
+        record = await self.client("task.get_record", f"OpaqueRef:{self.id}")
+
+        look, progress = TABLE[state], native["progress"]
+        assert isinstance(progress, Mapping)
+        assert isinstance(stat["state"], list)
+        word, payload = stat["state"]
+        assert (native["state"], word, record["status"]) == (look.native, look.smapi, look.xenapi)
+        assert record["progress"] == (1.0 if state.ended else progress["fraction"])
+        assert record["allowed_operations"] == (
+            ["destroy"] if state.ended else ["cancel"] if native["cancellable"] else []
+        )
+        assert (record["uuid"], stat["id"]) == (native["id"], native["id"])
+        assert (record["finished"] == "19700101T00:00:00Z") is (native["finished_at"] is None)
+        if word == "Pending":
+            assert payload == progress["fraction"]
+            assert record["error_info"] == []
+            asked = list(record["current_operations"].values())
+            assert asked == (["cancel"] if native["cancel_requested"] else [])
+        if state is State.FAILED:
+            error = native["error"]
+            assert isinstance(error, Mapping)
+            assert payload == f"{error['code']}: {error['message']}"
+            assert record["error_info"] == [error["code"], *error["data"]]
+        if state is State.CANCELLED:
+            assert payload == "Cancelled"
+            assert record["error_info"] == ["TASK_CANCELLED", f"OpaqueRef:{self.id}"]
+        if native["operation"] == "copy":
+            data = await ask(self.service, "Data.stat", operation=["CopyV1", self.id])
+            assert (data["complete"], data["failed"]) == (look.complete, look.failed)
+            assert data["progress"] == progress["fraction"]
+
+
+PARAMS: Mapping[str, JSON] = {
+    "copy": {"source": "/s", "target": "/t"},
+    "command": {"argv": ["/bin/true"]},
+}
+
+
+@pytest.mark.parametrize("kind", [copy.OPERATION, command.OPERATION], ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize("end", [State.COMPLETED, State.FAILED, State.CANCELLED])
+async def test_all_dialects_agree_on_a_task_in_every_state(tmp_path: Path, kind: Operation, end: State) -> None:
+    gates = Gates(fails=end is State.FAILED)
+    async with served(tmp_path, gates.operation(kind), running_tasks=1) as (service, client):
+        first = await service.start(ROOT, kind.name, PARAMS[kind.name])
+        second = await service.start(ROOT, kind.name, PARAMS[kind.name])
+        behind, walk = Walk(service, client, second.id), Walk(service, client, first.id)
+
+        await walk.reach(State.RUNNING)
+        await behind.reach(State.QUEUED)
+        await service.cancel(ROOT, second.id)
+        await behind.reach(State.CANCELLED)
+        if end is State.CANCELLED:
+            await service.cancel(ROOT, first.id)
+        gates.work.set()
+        await walk.reach(State.COMMITTED if end is State.COMPLETED else State.UNDOING)
+        gates.undo.set()
+        gates.finish.set()
+        await walk.reach(end)
+
+
+@pytest.mark.parametrize("end", [State.COMPLETED, State.FAILED, State.CANCELLED])
+async def test_all_dialects_agree_on_a_task_that_is_done_elsewhere(tmp_path: Path, end: State) -> None:
+    async with served(tmp_path) as (service, client):
+        ref = await client("task.create", "label", "description")
+        walk = Walk(service, client, ref.removeprefix("OpaqueRef:"))
+
+        await walk.reach(State.RUNNING)
+        await client("task.set_progress", ref, 0.5)
+        await walk.reach(State.RUNNING)
+        if end is State.CANCELLED:
+            await client("task.cancel", ref)
+            await walk.reach(State.RUNNING)
+        if end is State.FAILED:
+            await client("task.set_error_info", ref, ["SR_FULL", "4096"])
+        await client("task.set_status", ref, TABLE[end].xenapi)
+        await walk.reach(end)
+
+    assert external.OPERATION.run is None
