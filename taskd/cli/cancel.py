@@ -1,0 +1,37 @@
+"""``taskctl cancel``: ask for a cancel; the answer is the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from taskd import client
+from taskd.cli import exits, options, say, words
+from taskd.cli.each import each
+from taskd.cli.exits import Exit
+
+
+@click.command("cancel")
+@options.ids
+@click.option("--wait", is_flag=True, help="Wait until they have ended; cancelled is then exit code 0.")
+@options.as_json
+@click.pass_obj
+def command(socket: str, ids: Sequence[str], wait: bool, as_json: bool) -> Exit:
+    """Cancel tasks. Refused where it is too late: the task is past its commit, or has ended."""
+    granted, code = each(socket, ids, lambda daemon, task: daemon.cancel(task, must=True))
+    if wait and granted:
+        from taskd.cli.watch import watch
+
+        records, waited = watch(socket, granted, silent=as_json, cancels=False)
+        code = exits.worst([code, Exit.DONE if waited is Exit.CANCELLED else waited])
+    elif as_json:
+        with client.connect(socket) as daemon:
+            records = [daemon.get(id) for id in granted]
+    else:
+        records = []
+        for id in granted:
+            say.out(f"{id} is being cancelled")
+    if as_json:
+        say.out(words.document([record.raw for record in records]))
+    return code

@@ -1,0 +1,78 @@
+"""Options that several commands have, and the ids, paths, sizes and times in them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import Final
+
+import click
+
+SUFFIXES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def named(text: str) -> str:
+    """An id, or a path: something rather than nothing, which is what a forgotten variable of a shell gives.
+
+    Raises:
+        click.BadParameter: it is empty.
+    """
+    if not text:
+        raise click.BadParameter("it is empty")
+    return text
+
+
+def size(text: str) -> int:
+    """Bytes, with a suffix K, M, G or T for powers of 1024.
+
+    Raises:
+        click.BadParameter: it is no size.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text, re.ASCII | re.IGNORECASE)
+    count = int(float(match[1]) * SUFFIXES[match[2].upper()]) if match else 0
+    if count < 1:
+        raise click.BadParameter(f"{text!r} is no size such as 500000, 64K, 10M or 1.5G")
+    return count
+
+
+def seconds(text: str) -> float:
+    """A number of seconds that JSON can say.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    try:
+        count = float(text)
+    except ValueError:
+        count = math.nan
+    if not 0 <= count < math.inf:
+        raise click.BadParameter(f"{text!r} is no number of seconds such as 0.5 or 60")
+    return count
+
+
+def absolute(path: str) -> str:
+    """``path`` as seen from here: the daemon is somewhere else. Symlinks stay what they are.
+
+    Raises:
+        click.UsageError: it is relative to a folder that is gone.
+    """
+    if os.path.isabs(path):
+        return path
+    try:
+        return os.path.join(os.getcwd(), path)
+    except OSError as error:
+        raise click.UsageError(f"where {path} is, cannot be told from here: {error.strerror}") from None
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+no_wait = click.option("--no-wait", is_flag=True, help="Print the task's id and leave it running.")
+label = click.option("--label", metavar="TEXT", help="What people read instead of the id.")
+request_id = click.option(
+    "--request-id",
+    type=named,
+    metavar="ID",
+    help="Asked again with the same ID, the same task is waited for.",
+)
+id = click.argument("id", type=named)
+ids = click.argument("ids", nargs=-1, required=True, type=named, metavar="ID...")

@@ -1,0 +1,60 @@
+"""The daemon's refusals in the words of the command line.
+
+The daemon names fields of a call; whoever typed a command knows arguments and options. Which command it was,
+and what it calls a field, click knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import click
+
+from taskd.errors import HasResidue, Refused, TargetExists, TaskdError
+
+# `params.` of the call, `params.params.` of the operation in it; at the start, and after every `; `.
+FIELD = re.compile(r"(^|; )params\.(?:params\.)?(\w+)")
+
+
+def sentence(error: TaskdError) -> str:
+    """What went wrong, for the person who typed the command."""
+    if not isinstance(error, Refused):
+        return str(error)
+    names = _names()
+    match error.error, error.details:
+        case TargetExists.name, (path,) if "overwrite" in names:
+            return f"{path} exists; {names['overwrite']} replaces it"
+        case HasResidue.name, (id,):
+            return (
+                f"task {id} left residue behind; `taskctl recover {id}` tries again, "
+                f"`taskctl destroy --force {id}` forgets it"
+            )
+        case "Bad_params", _:
+            return FIELD.sub(lambda match: match[1] + _called(match[2], names), error.text)
+        case _:
+            return error.text
+
+
+def _called(field: str, names: Mapping[str, str]) -> str:
+    """What the command calls a field: ``undo_argv`` is its ``--undo``, ``grace_s`` its ``--grace``."""
+    for name in (field, field.removesuffix("_argv"), field.removesuffix("_s")):
+        if name in names:
+            return names[name]
+    return field
+
+
+def _names() -> dict[str, str]:
+    """The arguments and options of the command that was typed."""
+    context = click.get_current_context(silent=True)
+    root = context.find_root() if context is not None else None
+    if root is None or not isinstance(root.command, click.Group) or root.invoked_subcommand is None:
+        return {}
+    command = root.command.get_command(root, root.invoked_subcommand)
+    return {} if command is None else {param.name or "": _typed(param) for param in command.params}
+
+
+def _typed(param: click.Parameter) -> str:
+    if isinstance(param, click.Option):
+        return max(param.opts, key=len)
+    return param.human_readable_name.strip("[.]")

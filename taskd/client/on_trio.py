@@ -1,0 +1,190 @@
+"""The client on trio: one connection, as many calls in flight as there are tasks that call.
+
+No task runs in the background. One of those who wait for a reply reads for all of them, and leaves the seat
+to another when it has its own; so an error surfaces where it is waited for, unwrapped.
+
+A call that is cancelled leaves the connection in step: what was left of its bytes goes out ahead of the next
+call's, and its reply is dropped. The daemon goes on with what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import update_wrapper
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import attrs
+import trio
+
+from taskd.client import verbs
+from taskd.client.conversation import Call, Conversation, Notification, reason
+from taskd.client.record import Record
+from taskd.errors import BadParams, NoDaemon, Refused, WireError
+from taskd.model import JSON
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CHUNK: Final = 65536
+
+
+def _said(verb: Callable[P, Call[T]]) -> Callable[Concatenate[Daemon, P], Awaitable[T]]:
+    """A verb as a method: make the call, wait for its reply."""
+
+    async def method(self: Daemon, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.ask(verb(*args, **kwargs))
+
+    update_wrapper(method, verb)
+    return method
+
+
+@attrs.define(eq=False, repr=False)
+class Daemon:
+    """A connection to the daemon on ``path``.
+
+    Every call raises Refused where the daemon does not grant it, and NoDaemon where nobody answers any more.
+    """
+
+    path: str
+    _socket: trio.socket.SocketType
+    _conversation: Conversation = attrs.field(factory=Conversation, init=False)
+    _unsent: bytearray = attrs.field(factory=bytearray, init=False)
+    _sending: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    _reading: bool = attrs.field(default=False, init=False)
+    _news: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _over: NoDaemon | Refused | None = attrs.field(default=None, init=False)
+
+    def __repr__(self) -> str:
+        return f"<Daemon {self.path} {self._conversation!r}>"
+
+    def close(self) -> None:
+        """The daemon goes on with what was asked of it."""
+        self._end(NoDaemon(self.path, "the connection is closed"))
+        self._socket.close()
+
+    def _end(self, error: NoDaemon | Refused) -> None:
+        self._over = self._over or error
+
+    async def call(self, method: str, /, **params: JSON) -> JSON:
+        """The bare result of any method."""
+        return await self.ask(verbs.raw(method, params))
+
+    async def ask(self, call: Call[T]) -> T:
+        """The result of a call, as its verb reads it."""
+        self._check()
+        id, data = self._conversation.call(call)
+        try:
+            self._unsent += data
+            await self._send()
+            await self._until(lambda: self._conversation.has_reply(id))
+            result = self._conversation.take(id)
+        finally:
+            self._conversation.forget(id)
+        try:
+            return call.read(result)
+        except BadParams as error:
+            raise NoDaemon(self.path, str(error)) from None
+
+    async def notification(self) -> Notification:
+        """The next thing that the daemon says without being asked."""
+        notifications = self._conversation.notifications
+        await self._until(lambda: bool(notifications))
+        return notifications.popleft()
+
+    async def _send(self) -> None:
+        async with self._sending:
+            while self._unsent:
+                self._check()
+                try:
+                    sent = await self._socket.send(self._unsent)
+                except (BrokenPipeError, ConnectionResetError):
+                    return  # what the daemon said before it hung up tells more; it is read next
+                except (OSError, trio.ClosedResourceError) as error:
+                    self._end(NoDaemon(self.path, reason(error)))
+                    return
+                del self._unsent[:sent]
+
+    async def _until(self, true: Callable[[], bool]) -> None:
+        """Wait until what has come makes it true; read where nobody else does."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not true():
+            self._check()
+            if self._reading:
+                await self._news.wait()
+                continue
+            self._reading = True
+            try:
+                await self._receive()
+            finally:
+                self._reading = False
+                self._news.set()  # to those it has come for, and to the one who reads next
+                self._news = trio.Event()
+
+    async def _receive(self) -> None:
+        try:
+            data = await self._socket.recv(CHUNK)
+            if not data:
+                raise ConnectionResetError("the connection was closed")
+            self._conversation.receive(data)
+        except Refused as error:
+            self._end(error)
+        except (OSError, WireError, trio.ClosedResourceError) as error:
+            self._end(NoDaemon(self.path, reason(error)))
+
+    def _check(self) -> None:
+        """Where the conversation is over, it is so for everybody who is in it."""
+        if self._over is not None:
+            raise attrs.evolve(self._over)
+
+    async def list(self, **filters: Any) -> AsyncIterator[Record]:
+        """All records that the filters of ``page_of`` let through, page by page."""
+        while True:
+            page = await self.page_of(**filters)
+            for record in page.tasks:
+                yield record
+            if page.next_cursor is None:
+                return
+            filters["cursor"] = page.next_cursor
+
+    start = _said(verbs.start)
+    copy = _said(verbs.copy)
+    get = _said(verbs.get)
+    page_of = _said(verbs.page_of)
+    ids = _said(verbs.ids)
+    wait = _said(verbs.wait)
+    cancel = _said(verbs.cancel)
+    destroy = _said(verbs.destroy)
+    log = _said(verbs.log)
+    recover = _said(verbs.recover)
+    update = _said(verbs.update)
+    complete = _said(verbs.complete)
+    fail = _said(verbs.fail)
+    operations = _said(verbs.operations)
+
+
+async def connect(path: str) -> Daemon:
+    """Connect; whoever does without ``open`` closes it.
+
+    Raises:
+        NoDaemon: nobody listens there, or we may not connect.
+    """
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        await sock.connect(path)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError | ValueError):
+            raise NoDaemon(path, reason(error)) from None
+        raise
+    return Daemon(path, sock)
+
+
+@asynccontextmanager
+async def open(path: str) -> AsyncIterator[Daemon]:
+    """See ``taskd.client.open``."""
+    daemon = await connect(path)
+    try:
+        yield daemon
+    finally:
+        daemon.close()

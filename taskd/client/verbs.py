@@ -1,0 +1,195 @@
+"""The daemon's methods as typed calls, written once for the blocking client and the one on trio.
+
+A verb makes a ``Call``; nothing is sent. What is left at None is not said, so that the daemon's own default
+counts and an older daemon is not asked about a field that it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import attrs
+
+from taskd.client.conversation import Call
+from taskd.client.record import Lines, Offer, Page, Record, page, read, record
+from taskd.model import JSON, Speed
+
+
+def _given(**params: JSON) -> dict[str, JSON]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _nothing(_: JSON) -> None:
+    return None
+
+
+def _ids(value: JSON) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def _offers(value: JSON) -> tuple[Offer, ...]:
+    return tuple(read(each, Offer) for each in value) if isinstance(value, list) else ()
+
+
+def start(
+    operation: str,
+    params: Mapping[str, JSON] | None = None,
+    *,
+    label: str | None = None,
+    description: str | None = None,
+    owner: str | None = None,
+    request_id: str | None = None,
+    deadline_s: float | None = None,
+    destroy_on_finish: bool | None = None,
+    dbg: str | None = None,
+) -> Call[Record]:
+    """Start an operation; the task is on the daemon's disk when its record comes.
+
+    The same ``request_id`` by the same owner returns the same task, so a call that broke may be repeated.
+    ``deadline_s``: seconds from now until it fails unless it is committed.
+    """
+    given = _given(
+        operation=operation,
+        params=params,
+        label=label,
+        description=description,
+        owner=owner,
+        request_id=request_id,
+        deadline_s=deadline_s,
+        destroy_on_finish=destroy_on_finish,
+        dbg=dbg,
+    )
+    return Call("Task.start", given, record)
+
+
+def copy(
+    source: str,
+    target: str,
+    *,
+    overwrite: bool | None = None,
+    verify: bool | None = None,
+    rate_limit: int | None = None,
+    blocks: Mapping[str, JSON] | None = None,
+    label: str | None = None,
+    request_id: str | None = None,
+) -> Call[Record]:
+    """Start a copy of an image between two absolute paths; ``rate_limit`` in bytes per second."""
+    params = _given(
+        source=source,
+        target=target,
+        overwrite=overwrite,
+        verify=verify,
+        rate_limit=rate_limit,
+        blocks=blocks,
+    )
+    return start("copy", params, label=label, request_id=request_id)
+
+
+def get(id: str) -> Call[Record]:
+    """The record of a task."""
+    return Call("Task.get", {"id": id}, record)
+
+
+def page_of(
+    *,
+    states: Sequence[str] | None = None,
+    operations: Sequence[str] | None = None,
+    owner: str | None = None,
+    label: str | None = None,
+    since: int | None = None,
+    order: str | None = None,
+    page_size: int | None = None,
+    cursor: str | None = None,
+) -> Call[Page]:
+    """A page of records, newest first unless ``order`` is ``oldest``."""
+    given = _given(
+        states=None if states is None else [*states],
+        operations=None if operations is None else [*operations],
+        owner=owner,
+        label=label,
+        since=since,
+        order=order,
+        page_size=page_size,
+        cursor=cursor,
+    )
+    return Call("Task.list", given, page)
+
+
+def ids() -> Call[tuple[str, ...]]:
+    """The ids of all tasks that the caller may see, oldest first."""
+    return Call("Task.ls", {}, _ids)
+
+
+def wait(id: str, timeout_s: float | None = None, after_revision: int | None = None) -> Call[Record]:
+    """The record when the task ended, or changed after that revision, or the seconds are over."""
+    return Call("Task.wait", _given(id=id, timeout_s=timeout_s, after_revision=after_revision), record)
+
+
+def cancel(id: str, *, must: bool | None = None) -> Call[None]:
+    """Ask a task to stop; durable when answered. With ``must`` a cancel that is too late is refused."""
+    return Call("Task.cancel", _given(id=id, must=must), _nothing)
+
+
+def destroy(id: str, *, force: bool | None = None) -> Call[None]:
+    """Forget an ended task; with ``force`` also one that left residue."""
+    return Call("Task.destroy", _given(id=id, force=force), _nothing)
+
+
+def log(id: str, start: int = 0, limit: int = 1000) -> Call[Lines]:
+    """At most ``limit`` lines (1 to 1000) of a task's log from number ``start`` on."""
+    return Call("Task.log", {"id": id, "from": start, "limit": limit}, partial(read, kind=Lines))
+
+
+def recover(id: str) -> Call[Record]:
+    """Try a failed undo again; the record says what is left."""
+    return Call("Task.recover", {"id": id}, record)
+
+
+def update(
+    id: str,
+    *,
+    done: int | None = None,
+    total: int | None = None,
+    unit: str | None = None,
+    fraction: float | None = None,
+    label: str | None = None,
+    status: str | None = None,
+    speeds: Sequence[Speed] | None = None,
+    log: Sequence[str] | None = None,
+) -> Call[Record]:
+    """Report on an external task as its producer; without anything it is a sign of life.
+
+    ``done`` of ``total`` in ``unit``, or a ``fraction`` from 0 to 1; ``log``: lines to add to its log.
+    """
+    given = _given(
+        id=id,
+        progress=_given(done=done, total=total, unit=unit, fraction=fraction) or None,
+        label=label,
+        status=status,
+        speeds=None if speeds is None else [attrs.asdict(each) for each in speeds],
+        log=None if log is None else [*log],
+    )
+    return Call("Task.update", given, record)
+
+
+def complete(id: str, result: JSON = None) -> Call[Record]:
+    """An external task is done; also a cancelled one that could not be stopped any more."""
+    return Call("Task.complete", _given(id=id, result=result), record)
+
+
+def fail(id: str, code: str, message: str, data: Sequence[str] = ()) -> Call[Record]:
+    """An external task has failed: a stable ``code``, a sentence, the code's parameters. It is also how its
+    producer obeys a cancel: the task then ends cancelled.
+    """
+    return Call("Task.fail", {"id": id, "error": {"code": code, "message": message, "data": [*data]}}, record)
+
+
+def operations() -> Call[tuple[Offer, ...]]:
+    """What can be started."""
+    return Call("Operation.ls", {}, _offers)
+
+
+def raw(method: str, params: Mapping[str, JSON]) -> Call[JSON]:
+    """Any method, with its bare result as it comes."""
+    return Call(method, params, lambda result: result)

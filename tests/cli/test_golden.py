@@ -1,0 +1,447 @@
+"""What taskctl prints, to the letter; ids, times and measures are masked."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from taskd.cli import words
+from taskd.cli.exits import MEANING
+from taskd.cli.ls import fitted
+from taskd.cli.show import lines as page
+from taskd.client import Daemon, Record
+from taskd.model import Failure, Residue, Time
+from tests.cli.conftest import PROGRAM, Taskctl, ended, masked
+from tests.process import DaemonProcess
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon of its own with four tasks: what other tests leave is not seen here."""
+    process = DaemonProcess(tmp_path_factory.mktemp("d"))
+    process.start()
+    with process.connect() as daemon:
+        daemon.start("external", label="waits for \x1b[31mred\x1b[0m \u202etxt")
+        failing = daemon.start("external", label="fails")
+        daemon.call("Task.fail", id=failing.id, error={"code": "BROKEN", "message": "it\nbroke", "data": []})
+        half = daemon.start("external", label="half way", description="done elsewhere")
+        daemon.call("Task.update", id=half.id, progress={"done": 1 << 29, "total": 1 << 30, "unit": "bytes"})
+        daemon.cancel(half.id)
+        done = daemon.start("external", label="done")
+        daemon.call("Task.complete", id=done.id, result={"bytes": 7})
+    yield process
+    process.end()
+
+
+def test_ls_lists_the_newest_first_and_lets_no_control_character_through(few: DaemonProcess) -> None:
+    said = Taskctl(few.socket)("ls")
+
+    assert said.err == ""
+    assert said.code == 0
+    assert masked(said.out) == (
+        "ID        STATE                   DONE   OPERATION  OWNER  CREATED           LABEL\n"
+        "<-id8->  completed               100 %  external   root   <-time->--------  done\n"
+        "<-id8->  running (cancel asked)  50 %   external   root   <-time->--------  half way\n"
+        "<-id8->  failed                  0 %    external   root   <-time->--------  fails\n"
+        "<-id8->  running                 0 %    external   root   <-time->--------  "
+        "waits for \\x1b[31mred\\x1b[0m \\u202etxt\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "labels"),
+    [
+        (["--state", "completed"], ["done"]),
+        (["--state", "failed", "--state", "completed"], ["done", "fails"]),
+        (["--operation", "copy"], []),
+        (["--operation", "copy", "--operation", "external", "--state", "failed"], ["fails"]),
+        (["--owner", "nobody"], []),
+        (["--owner", "root", "--state", "failed", "--all"], ["fails"]),
+    ],
+)
+def test_ls_filters(few: DaemonProcess, filters: list[str], labels: list[str]) -> None:
+    said = Taskctl(few.socket)("ls", "--json", *filters)
+
+    assert [record["label"] for record in json.loads(said.out)] == labels
+
+
+def test_ls_leaves_out_old_ended_tasks_and_says_so(taskctl: Taskctl, daemon: Daemon) -> None:
+    waiting = daemon.start("external", label="still waits", owner="leaver").id
+    for n in range(21):
+        daemon.call("Task.complete", id=daemon.start("external", label=str(n), owner="leaver").id)
+
+    some, everything = taskctl("ls", "--owner", "leaver"), taskctl("ls", "--owner", "leaver", "--all")
+
+    assert len(some.out.splitlines()) == 1 + 20 + 1
+    assert some.out.splitlines()[-1].startswith(waiting[:8])
+    assert some.err == "taskctl: only the newest 20 that ended are listed; --all lists every one\n"
+    assert len(everything.out.splitlines()) == 1 + 21 + 1
+    assert everything.err == ""
+
+
+def test_show_tells_all_that_is_known(few: DaemonProcess) -> None:
+    with few.connect() as daemon:
+        (record,) = daemon.list(label="half way")
+
+    said = Taskctl(few.socket)("show", record.id[:8])
+
+    assert masked(said.out) == (
+        "id           <id>\n"
+        "operation    external\n"
+        "label        half way\n"
+        "description  done elsewhere\n"
+        "state        running (cancel asked)\n"
+        "progress     50 %, 512.0 MiB of 1.0 GiB\n"
+        "owner        root\n"
+        "processor    root\n"
+        "created      <-time->-----------\n"
+        "started      <-time->-----------\n"
+        f"on host      {socket.gethostname()}\n"
+    )
+
+
+def test_show_of_a_failed_task_gives_code_and_sentence(few: DaemonProcess) -> None:
+    with few.connect() as daemon:
+        (record,) = daemon.list(label="fails")
+
+    said = Taskctl(few.socket)("show", record.id)
+
+    assert "error      BROKEN: it\\nbroke\n" in said.out
+
+
+def test_operations_lists_params_and_marks_those_that_must_be_given(taskctl: Taskctl) -> None:
+    said = taskctl("operations")
+
+    assert "external: Track work that is done elsewhere and reported by its producer\n" in said.out
+    assert "  source*     string           absolute path of a regular file or block device\n" in said.out
+    assert "  overwrite   boolean = false  replace a target that exists" in said.out
+
+
+def test_every_json_is_one_document_with_the_records_of_the_daemon(
+    taskctl: Taskctl, daemon: Daemon, external: Callable[..., Record], image: Path
+) -> None:
+    def parsed(*args: str) -> object:
+        said = taskctl(*args, "--json")
+        assert said.err == ""
+        assert said.code == 0
+        return json.loads(said.out)
+
+    copied = parsed("copy", str(image), f"{image}.copy")
+    assert isinstance(copied, dict)
+    id = copied["id"]
+    assert copied == daemon.get(id).raw == parsed("show", id)
+    assert [copied] == parsed("wait", id)
+    assert parsed("operations") == daemon.call("Operation.ls")
+    waiting = external("json").id
+    daemon.call("Task.update", id=waiting, log=["one", "two \x1b"])
+    assert parsed("log", waiting) == {**_log(daemon, waiting), "next": 2}
+    assert parsed("cancel", waiting) == [daemon.get(waiting).raw]
+    assert parsed("destroy", id) == [id]
+
+
+def _log(daemon: Daemon, id: str) -> dict[str, object]:
+    page = daemon.call("Task.log", id=id)
+    assert isinstance(page, dict)
+    return page
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (["show", "x"], 4, "there is no task x"),
+        (["copy", "/\x1b[2J", "/x"], 4, "/\\x1b[2J does not exist"),
+        (
+            ["show", "00000000-0000-0000-0000-000000000000"],
+            4,
+            "there is no task 00000000-0000-0000-0000-000000000000",
+        ),
+        (["copy", "/etc/nothing", "/etc/nowhere"], 4, "/etc/nothing does not exist"),
+        (["copy", "/etc/passwd", "/etc/passwd-"], 4, "/etc/passwd- exists; --overwrite replaces it"),
+        (
+            ["start", "copy", "source=/etc/passwd", "target=/etc/passwd-"],
+            4,
+            "/etc/passwd- exists; with overwrite=true it is replaced",
+        ),
+        (["copy", "/etc/passwd", "/x/"], 4, "TARGET: must name a file, and not end in '/'"),
+        (
+            ["start", "copy", "source=passwd", "target=5"],
+            4,
+            "target: expected a string, got 5",
+        ),
+        (
+            ["start", "copy", "colour=red"],
+            4,
+            "source: required, but missing; target: required, but missing; NAME=VALUE: unknown field 'colour'",
+        ),
+        (["start", "external", "--deadline", "0"], 4, "--deadline: must be more than 0 seconds"),
+        (
+            ["start", "nothing"],
+            4,
+            "OPERATION: there is no operation 'nothing'; there are: command, copy, external",
+        ),
+        (["run", "--cwd", "/etc/passwd", "--", "true"], 4, "/etc/passwd is no folder that exists"),
+        (
+            ["copy", "/etc/pass\udcffwd", "/x"],
+            2,
+            "params: JSON cannot say it: str is not valid UTF-8: surrogates not allowed",
+        ),
+    ],
+)
+def test_a_refusal_is_a_sentence(taskctl: Taskctl, args: list[str], code: int, sentence: str) -> None:
+    said = taskctl(*args)
+
+    assert (said.code, said.out, said.err) == (code, "", f"taskctl: {sentence}\n")
+
+
+UNDO = Residue("unlink", {"path": "/x\x1b"}, "it is \nbusy")
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "residue", "shown", "lines"),
+    [
+        (
+            "failed",
+            "UNDO_FAILED",
+            (UNDO,),
+            "failed (residue)",
+            [
+                "left behind:",
+                "  1. unlink path=/x\\x1b: it is \\nbusy",
+                "`taskctl recover <id>` tries to undo it again",
+            ],
+        ),
+        (
+            "committed",
+            None,
+            (UNDO,),
+            "committed (not finished)",
+            [
+                "still to be done after the commit; tried again by itself:",
+                "  1. unlink path=/x\\x1b: it is \\nbusy",
+                "`taskctl recover <id>` tries it at once",
+            ],
+        ),
+        ("failed", "UNDO_FAILED", (), "failed", ["nothing is owed any more: it has been undone since"]),
+        ("failed", "OTHER", (), "failed", []),
+        ("committed", None, (), "committed", []),
+    ],
+)
+def test_what_a_task_owes_is_told_with_its_state(
+    state: str, error: str | None, residue: tuple[Residue, ...], shown: str, lines: list[str]
+) -> None:
+    record = Record(
+        "<id>",
+        1,
+        "copy",
+        state,
+        Time(0.0),
+        residue=residue,
+        error=None if error is None else Failure(error, ""),
+        finished_at=Time(1.0) if state == "failed" else None,
+    )
+
+    assert words.state(record) == shown
+    assert words.residue(record) == lines
+    assert [*page(record)][-len(lines) or len([*page(record)]) :] == lines
+
+
+@pytest.mark.parametrize(
+    ("result", "summary"),
+    [
+        ({"bytes": 1 << 30}, "x: completed, 1.0 GiB in 4.0 s (256.0 MiB/s)"),
+        ({"bytes": 1 << 30, "source_bytes": 1 << 20}, "x: completed, 1.0 MiB in 4.0 s (256.0 KiB/s)"),
+        ({"bytes": "?"}, "x: completed in 4.0 s"),
+        (None, "x: completed in 4.0 s"),
+    ],
+)
+def test_a_summary_counts_the_bytes_that_were_gone_through(result: object, summary: str) -> None:
+    record = Record(
+        "x", 1, "x", "completed", Time(0.0), result=result, started_at=Time(1.0), finished_at=Time(5.0)
+    )
+
+    assert words.ending(record) == summary
+
+
+def test_a_listing_that_is_too_wide_gives_up_the_middle_of_labels_and_then_columns() -> None:
+    rows = [
+        ("ID", "STATE", "DONE", "OPERATION", "LABEL"),
+        ("1234", "running", "50 %", "copy", "copy /from to /to"),
+    ]
+
+    def at(width: int | None) -> list[str]:
+        return words.columns(fitted(rows, width))
+
+    assert (
+        at(None)
+        == at(50)
+        == ["ID    STATE    DONE  OPERATION  LABEL", "1234  running  50 %  copy       copy /from to /to"]
+    )
+    assert at(48) == ["ID    STATE    DONE  OPERATION  LABEL", "1234  running  50 %  copy       copy /f…m to /to"]
+    assert at(47) == ["ID    STATE    DONE  LABEL", "1234  running  50 %  copy /from to /to"]
+    assert at(37) == ["ID    STATE    DONE  LABEL", "1234  running  50 %  copy /f…m to /to"]
+    assert at(36) == at(1) == ["ID    STATE    DONE", "1234  running  50 %"]
+
+
+@pytest.mark.parametrize("width", range(20))
+def test_the_middle_of_a_text_gives_way(width: int) -> None:
+    text = "abcdefghijklm"
+
+    short = words.middle(text, width)
+
+    assert len(short) == min(width, len(text))
+    start, dots, end = short.partition("…")
+    assert text.startswith(start)
+    assert text.endswith(end)
+    assert bool(dots) == (0 < width < len(text))
+
+
+def test_a_start_of_several_ids_names_the_candidates(taskctl: Taskctl, daemon: Daemon) -> None:
+    while len(twins := _same_start(daemon)) < 2:
+        daemon.start("external")
+
+    said = taskctl("show", twins[0][0])
+
+    assert said.code == 4
+    assert said.err.startswith(f"taskctl: {twins[0][0]} may be {twins[0]}, ")
+    assert twins[1] in said.err
+    assert taskctl("show", "--json", twins[0][:8].upper()).code == 0
+
+
+def _same_start(daemon: Daemon) -> list[str]:
+    by_start: dict[str, list[str]] = {}
+    for id in daemon.ids():
+        by_start.setdefault(id[0], []).append(id)
+    return max(by_start.values(), key=len, default=[])
+
+
+def test_no_daemon_is_a_sentence(tmp_path: Path) -> None:
+    nowhere = tmp_path / "s"
+
+    for command in (["ls"], ["show", "x"], ["copy", "a", "b"], ["run", "true"], ["wait", "x"], ["cancel", "x"]):
+        said = Taskctl(str(nowhere))(*command)
+
+        assert (said.code, said.out) == (5, "")
+        assert said.err == f"taskctl: no taskd answers on {nowhere}: No such file or directory\n"
+
+
+def test_what_speaks_otherwise_on_the_socket_is_no_daemon(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        process = Taskctl(str(tmp_path / "s")).start("ls")
+        peer, _ = listener.accept()
+        with peer:
+            peer.sendall(b"220 mail.example ESMTP\r\n")
+            said = ended(process)
+
+    assert said.code == 5
+    assert said.err.startswith(f"taskctl: no taskd answers on {tmp_path}/s: ")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_reader_that_went_ends_it_quietly(taskctl: Taskctl) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run(
+            [*PROGRAM, "operations"],
+            env=taskctl.environment(),
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            timeout=30,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "sentence"),
+    [
+        ("ls > /dev/full", 6, "taskctl: the output cannot be written: No space left on device\n"),
+        ("ls >&-", 6, "taskctl: the output cannot be written: it is closed\n"),
+        ("--help > /dev/full", 6, "taskctl: the output cannot be written: No space left on device\n"),
+        ("run -- echo said > /dev/full", 6, "taskctl: the output cannot be written: No space left on device\n"),
+        ("copy /etc/passwd $COPY --json >&-", 6, "taskctl: the output cannot be written: it is closed\n"),
+        ("show x 2> /dev/full", 4, ""),
+        ("show x 2>&-", 4, ""),
+        ("show 2> /dev/full", 2, ""),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_one_sentence(
+    few: DaemonProcess, tmp_path: Path, command: str, code: int, sentence: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$PYTHON" -c "$MAIN" {command}'],
+        env=Taskctl(few.socket).environment(PYTHON=PROGRAM[0], MAIN=PROGRAM[2], COPY=str(tmp_path / "copy")),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    said = [line for line in done.stderr.splitlines(keepends=True) if not line.startswith("taskctl: left task ")]
+    assert (done.returncode, done.stdout, "".join(said)) == (code, "", sentence)
+
+
+def test_an_empty_socket_in_the_environment_is_none_and_an_empty_option_is_wrong(few: DaemonProcess) -> None:
+    empty = Taskctl(few.socket)("--socket", few.socket, "show", "x", TASKD_SOCKET="")
+    assert (empty.code, empty.err) == (4, "taskctl: there is no task x\n")
+
+    wrong = Taskctl(few.socket)("--socket", "", "ls")
+    assert wrong.code == 2
+    assert wrong.err.endswith("Error: Invalid value for '--socket': it is empty\n")
+    assert Taskctl("")("ls").err.startswith("taskctl: no taskd answers on /")
+
+
+def test_a_reader_that_went_does_not_stop_the_task(taskctl: Taskctl, daemon: Daemon) -> None:
+    process = taskctl.start("run", "--label", "unread", "--", "sh", "-c", "read line; echo said; sleep 0.2")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+
+    assert ended(process).code == 141
+    (task,) = daemon.list(label="unread")
+    assert daemon.wait(task.id).state == "completed"
+
+
+def test_a_locale_without_the_characters_gets_escapes(taskctl: Taskctl, external: Callable[..., Record]) -> None:
+    id = external("größe").id
+
+    assert "label      gr\\xf6\\xdfe\n" in taskctl("show", id, PYTHONIOENCODING="ascii").out
+    assert "label      größe\n" in taskctl("show", id).out
+
+
+def test_every_command_has_help_and_the_exit_codes_are_in_it(taskctl: Taskctl) -> None:
+    said = taskctl("--help")
+
+    for exit, meaning in MEANING.items():
+        assert f"{exit.value:4}  {meaning}\n" in said.out
+    commands = said.out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+    assert len(commands) == 11
+    for line in commands:
+        assert taskctl(line.split()[0], "--help").code == 0
+
+
+def test_a_command_that_does_not_wait_loads_neither_trio_nor_rich(taskctl: Taskctl) -> None:
+    script = (
+        "import sys; from taskd import cli; sys.argv = ['taskctl', 'operations']; code = cli.run();"
+        "sys.exit(code or ' '.join({'trio', 'rich'} & set(sys.modules)) or None)"
+    )
+
+    done = subprocess.run(
+        [PROGRAM[0], "-c", script],
+        env=taskctl.environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
