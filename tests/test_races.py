@@ -1,0 +1,304 @@
+"""What two do at once: two tasks on one target, two callers on one task. Each was a hole once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from taskd.errors import AlreadyEnded, HasResidue, NoResidue, StoreUnavailable, TaskInProgress
+from taskd.model import JSON, Task, Undo
+from taskd.operations import Handle
+from taskd.operations import copy as copying
+from taskd.operations.external import OPERATION as EXTERNAL
+from taskd.service import Report
+from taskd.states import State
+from taskd.store.memory import MemoryStore
+from tests.bench import ROOT, ended, running
+from tests.process import DaemonProcess
+from tests.test_runner import FullStore, NoParams, World, operation, reached, residual, table
+
+CHUNK = 64 * 1024
+
+
+def blocks(folder: Path, target: str, first: int, rate: int | None = None) -> dict[str, JSON]:
+    (folder / f"source{first}").write_bytes(bytes([first + 1]) * 8 * CHUNK)
+    listed = {"blocksize": CHUNK, "ranges": [[first, 4]]}
+    source = str(folder / f"source{first}")
+    return {"source": source, "target": target, "overwrite": True, "blocks": listed, "rate_limit": rate}
+
+
+@pytest.mark.parametrize("names", [1, 2], ids=["aside", "in place"])
+async def test_two_copies_onto_one_file_both_count(tmp_path: Path, names: int) -> None:
+    """Also when they name it differently."""
+    target = tmp_path / "target"
+    target.write_bytes(b"o" * 8 * CHUNK)
+    if names == 2:
+        os.link(target, tmp_path / "other name")
+    async with running(MemoryStore(), table(copying.OPERATION), str(tmp_path / "w")) as service:
+        paths = [str(target), str(tmp_path / "other name" if names == 2 else target)]
+        tasks = [
+            await service.start(ROOT, "copy", blocks(tmp_path, path, first))
+            for path, first in zip(paths, (0, 4), strict=True)
+        ]
+        states = [(await ended(service, task.id)).state for task in tasks]
+
+    assert states == [State.COMPLETED] * 2
+    assert target.read_bytes() == b"\x01" * 4 * CHUNK + b"\x05" * 4 * CHUNK
+
+
+async def test_a_copy_waits_for_the_one_that_works_in_place_and_for_its_undo(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"o" * 8 * CHUNK)
+    os.link(target, tmp_path / "other name")
+    async with running(MemoryStore(), table(copying.OPERATION), str(tmp_path / "w")) as service:
+        first = await service.start(ROOT, "copy", blocks(tmp_path, str(target), 0, rate=CHUNK))
+        await reached(service, first.id, State.RUNNING)
+        second = await service.start(ROOT, "copy", blocks(tmp_path, str(tmp_path / "other name"), 2))
+        live = service.registry.get(first.id)
+        assert live is not None
+        while live.task.progress.done == 0:
+            await live.changed()
+        assert (await service.get(ROOT, second.id)).state is State.QUEUED
+        await service.cancel(ROOT, first.id)
+        assert (await ended(service, first.id)).state is State.CANCELLED
+        assert (await ended(service, second.id)).state is State.COMPLETED
+
+    assert target.read_bytes() == b"o" * 2 * CHUNK + b"\x03" * 4 * CHUNK + b"o" * 2 * CHUNK
+
+
+async def test_a_copy_that_waits_for_its_target_can_be_cancelled(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"o" * 8 * CHUNK)
+    async with running(MemoryStore(), table(copying.OPERATION), str(tmp_path / "w")) as service:
+        first = await service.start(ROOT, "copy", blocks(tmp_path, str(target), 0, rate=CHUNK))
+        await reached(service, first.id, State.RUNNING)
+        second = await service.start(ROOT, "copy", blocks(tmp_path, str(target), 2))
+        await service.cancel(ROOT, second.id)
+        task = await ended(service, second.id)
+        assert (task.state, task.attempt) == (State.CANCELLED, 0)
+        await service.cancel(ROOT, first.id)
+        await ended(service, first.id)
+
+    assert target.read_bytes() == b"o" * 8 * CHUNK
+
+
+async def test_two_who_recover_at_once_do_not_undo_twice_at_once(autojump_clock: object, tmp_path: Path) -> None:
+    world, refused = World(undo_failures=6), 0
+    async with running(MemoryStore(), table(world.operation()), str(tmp_path)) as service:
+        task = await residual(service)
+
+        async def recover() -> None:
+            nonlocal refused
+            try:
+                await service.recover(ROOT, task.id)
+            except (TaskInProgress, NoResidue):
+                refused += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(recover)
+        assert service.registry.owned("root") == 0
+
+    assert (world.undone, refused) == (1, 4)
+
+
+async def test_what_is_being_destroyed_is_not_recovered(autojump_clock: object, tmp_path: Path) -> None:
+    world, store = World(undo_failures=5), MemoryStore()
+    async with running(store, table(world.operation()), str(tmp_path)) as service:
+        task = await residual(service)
+        with pytest.raises(HasResidue):
+            await service.destroy(ROOT, task.id)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(service.destroy, ROOT, task.id, force=True))
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
+            with pytest.raises(TaskInProgress):
+                await service.recover(ROOT, task.id)
+
+    assert world.undone == 0
+    assert await store.get(task.id) is None
+
+
+async def test_reports_that_come_together_never_take_progress_back(autojump_clock: object, tmp_path: Path) -> None:
+    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
+        for _ in range(10):
+            id = (await service.start(ROOT, "external", {})).id
+            async with trio.open_nursery() as nursery:
+                for done in (80, 20, 50):
+                    report = Report(done=done, total=100)
+                    nursery.start_soon(partial(service.update, ROOT, id, progress=report))
+            assert (await service.get(ROOT, id)).progress.done == 80
+
+
+async def test_nothing_is_written_to_a_task_after_its_end(autojump_clock: object, tmp_path: Path) -> None:
+    """A report with log lines that comes together with the end is before it, or refused."""
+    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
+        for _ in range(20):
+            id = (await service.start(ROOT, "external", {})).id
+
+            async def report(id: str = id) -> None:
+                try:
+                    await service.update(ROOT, id, log=["a line"])
+                except AlreadyEnded:
+                    pass
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(report)
+                end = await service.complete(ROOT, id)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await service.get(ROOT, id)).revision == end.revision
+
+
+async def test_a_producer_that_is_heard_while_the_store_is_full_is_not_lost(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    store = FullStore()
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service:
+        id = (await service.start(ROOT, "external", {"heartbeat_s": 2})).id
+        await trio.testing.wait_all_tasks_blocked()
+        store.full = True
+        await trio.sleep(3)
+        store.full = False
+        for _ in range(10):
+            await service.update(ROOT, id)
+            await trio.sleep(1)
+        assert (await service.get(ROOT, id)).state is State.RUNNING
+
+
+async def test_a_failure_in_words_that_json_cannot_say_is_told(autojump_clock: object, tmp_path: Path) -> None:
+    """A path may hold any bytes."""
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        raise OSError(26, "Text file busy", os.fsdecode(b"/caf\xe9/prog"))
+
+    async with running(MemoryStore(), table(operation(run)), str(tmp_path)) as service:
+        task = await ended(service, (await service.start(ROOT, "toy", {})).id)
+
+    assert task.error is not None
+    assert (task.error.code, task.error.data[0]) == ("ETXTBSY", "/caf\\udce9/prog")
+    assert (await MemoryStore().create(task)) == task
+
+
+async def test_a_handle_is_of_no_use_after_the_commit(autojump_clock: object, tmp_path: Path) -> None:
+    seen: list[Task] = []
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        await handle.commit("first")
+        live = service.registry.get(handle.id)
+        assert live is not None
+        for late in (handle.commit("second"), handle.journal("unmake")):
+            try:
+                await late
+            except Exception:
+                seen.append(live.task)
+        return None
+
+    kind = operation(run, verbs={"unmake": World().unmake})
+    async with running(MemoryStore(), table(kind), str(tmp_path)) as service:
+        task = await ended(service, (await service.start(ROOT, "toy", {})).id)
+
+    assert (task.state, task.result) == (State.COMPLETED, "first")
+    assert [(each.cancellable, each.journal) for each in seen] == [(False, ())] * 2
+
+
+async def test_a_task_that_is_to_be_forgotten_waits_for_a_store_that_cannot_write(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    class Stubborn(MemoryStore):
+        refusals = 3
+
+        async def delete(self, id: str) -> None:
+            if self.refusals:
+                self.refusals -= 1
+                raise StoreUnavailable("database or disk is full")
+            await super().delete(id)
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        await handle.commit(None, [Undo("unmake")])
+        return None
+
+    store, kind = Stubborn(), operation(run, verbs={"unmake": World().unmake})
+    async with running(store, table(kind), str(tmp_path)) as service:
+        task = await service.start(ROOT, "toy", {}, destroy_on_finish=True)
+        await ended(service, task.id)
+        await trio.sleep(60)
+        assert await store.get(task.id) is None
+
+
+def test_a_command_that_fails_has_failed_whoever_started_the_daemon(tmp_path: Path) -> None:
+    """With SIGCHLD ignored, which a child inherits, the kernel forgets how children end."""
+    daemon = DaemonProcess(tmp_path)
+    old = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        daemon.start()
+    finally:
+        signal.signal(signal.SIGCHLD, old)
+    try:
+        with daemon.connect() as connection:
+            record = connection.start("command", {"argv": ["/bin/sh", "-c", "exit 7"]})
+            end = connection.wait(record.id)
+    finally:
+        daemon.end()
+
+    assert end.error is not None
+    assert (end.state, end.error.code) == (State.FAILED, "COMMAND_FAILED")
+
+
+def test_a_background_job_of_a_shell_is_not_stopped_by_ctrl_c(tmp_path: Path) -> None:
+    """A script that starts `taskd &` has SIGINT ignored in it; the terminal's Ctrl-C is for the others."""
+    daemon = DaemonProcess(tmp_path)
+    old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        daemon.start()
+    finally:
+        signal.signal(signal.SIGINT, old)
+    try:
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGINT)
+        with daemon.connect() as connection:
+            assert connection.ids() == ()
+        assert daemon.stop() == 0
+    finally:
+        daemon.end()
+
+
+async def test_a_target_is_let_go_of_when_its_undo_is_done(tmp_path: Path) -> None:
+    seen: list[str] = []
+    undoing, go_on = trio.Event(), trio.Event()
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        await trio.sleep_forever()
+
+    async def unmake() -> None:
+        undoing.set()
+        await go_on.wait()
+        seen.append("undone")
+
+    async def look(params: NoParams, handle: Handle) -> JSON:
+        seen.append("second")
+        return None
+
+    def targets(params: object) -> frozenset[str]:
+        return frozenset({"the target"})
+
+    first = operation(run, verbs={"unmake": unmake}, targets=targets)
+    second = attrs.evolve(first, name="second", run=look)
+    async with running(MemoryStore(), table(first, second), str(tmp_path)) as service:
+        one = (await service.start(ROOT, "toy", {})).id
+        await reached(service, one, State.RUNNING)
+        two = (await service.start(ROOT, "second", {})).id
+        await trio.testing.wait_all_tasks_blocked()
+        await service.cancel(ROOT, one)
+        await undoing.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        go_on.set()
+        await ended(service, two)
+
+    assert seen == ["undone", "second"]
