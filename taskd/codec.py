@@ -265,6 +265,7 @@ def schema(kind: Any) -> dict[str, JSON]:
             one["description"] = field.metadata["doc"]
         if field.default is attrs.NOTHING:
             required.append(name)
+        # attrs types its Factory as a function, though it is the class of such defaults.
         elif not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
             one["default"] = unstructure(field.default)
         properties[name] = one

@@ -92,6 +92,7 @@ async def _recover(service: Service, caller: Caller, params: IdOnly) -> JSON:
 
 @attrs.frozen
 class ListParams:
+    # Taken from State, so that a new one cannot be forgotten here; mypy wants its Literals spelt out.
     states: tuple[Literal[tuple(state.value for state in State)], ...] | None = None  # type: ignore[valid-type]
     operations: tuple[str, ...] | None = None
     owner: str | None = None

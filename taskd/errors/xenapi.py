@@ -25,7 +25,7 @@ class XenApiError(Refusal):
     params: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:  # type: ignore[override]  # one class stands for all of XenAPI's codes
         return self.code
 
     @property
