@@ -33,6 +33,11 @@ def now() -> Time:
     return Time(round(time.time(), 3))
 
 
+def later(moment: Time) -> Time:
+    """This moment, or where it is no later than ``moment``, the next that the wire can tell from it."""
+    return max(now(), Time(round(moment + 0.001, 3)))
+
+
 @attrs.frozen
 class Progress:
     """How far a task is: ``done`` of ``total`` in ``unit``, monotone within an attempt (law L9).
@@ -81,11 +86,15 @@ class Residue:
 
 @attrs.frozen
 class Speed:
-    """One of the rates that a producer reports for an external task, for people to read."""
+    """One of the rates that a producer reports for an external task, for people to read.
+
+    ``as_text`` is the producer's own wording of it, "" where there is none.
+    """
 
     title: str
     speed: float
     unit: str
+    as_text: str = ""
 
 
 @attrs.frozen
@@ -132,7 +141,7 @@ class Task:
     cancellable: bool = True
     cancel_requested: bool = False
     progress: Progress = Progress()
-    status: str = ""
+    status: str | None = None
     speeds: tuple[Speed, ...] = ()
     result: JSON = None
     error: Failure | None = None
@@ -140,7 +149,9 @@ class Task:
     attempt: int = 0
     started_at: Time | None = None
     finished_at: Time | None = None
-    # What follows is ours; no record shows it.
+    # What follows is ours; no record shows it. ``modified_at`` is the time of the last durable change, None
+    # while nothing has happened since the task was made.
+    modified_at: Time | None = None
     journal: tuple[Undo, ...] = ()
     request_id: str | None = None
     deadline_s: float | None = None
@@ -154,6 +165,11 @@ class Task:
     def open(self) -> bool:
         """There is still work on it: it has not ended, an undo is still owed, or it is still to be destroyed."""
         return not self.state.ended or bool(self.journal) or self.destroy_on_finish
+
+    @property
+    def modified(self) -> Time:
+        """When something last happened to it, in memory or durably."""
+        return max(self.created_at, self.modified_at or self.created_at, self.progress.moved_at or self.created_at)
 
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.operation} {self.state} rev={self.revision}>"

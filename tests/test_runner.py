@@ -375,8 +375,8 @@ async def test_an_operation_that_commits_behind_a_shield_honours_a_cancel(
 class SlowAnswerStore(MemoryStore):
     """Every write is done at once, and says so a second later."""
 
-    async def write(self, task: Task, *, expect: State) -> None:
-        await super().write(task, expect=expect)
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
+        await super().write(task, expect=expect, log=log, keep=keep)
         await trio.sleep(1)
 
 
@@ -422,9 +422,9 @@ async def test_a_cancel_while_the_commit_is_written_is_too_late(autojump_clock: 
 class SlowStore(MemoryStore):
     """Every write takes a second."""
 
-    async def write(self, task: Task, *, expect: State) -> None:
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         await trio.sleep(1)
-        await super().write(task, expect=expect)
+        await super().write(task, expect=expect, log=log, keep=keep)
 
 
 class FullStore(MemoryStore):
@@ -432,10 +432,10 @@ class FullStore(MemoryStore):
 
     full = False
 
-    async def write(self, task: Task, *, expect: State) -> None:
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         if self.full:
             raise StoreUnavailable("database or disk is full")
-        await super().write(task, expect=expect)
+        await super().write(task, expect=expect, log=log, keep=keep)
 
     async def append_log(self, id: str, lines: Sequence[LogLine], *, keep: int) -> None:
         if self.full:

@@ -143,7 +143,7 @@ class Bars(Plain):
             if bar:
                 shown = ProgressBar(total=1.0, completed=record.progress.fraction, width=bar)
                 cells.append(shown if row.bar else "")
-            grid.add_row(*cells, _joined(row.text, words.printable(record.status)))
+            grid.add_row(*cells, _joined(row.text, words.printable(record.status or "")))
         self._live.update(grid, refresh=True)
 
 

@@ -41,7 +41,7 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     if record.error is not None:
         yield "error", f"{words.printable(record.error.code)}: {words.printable(record.error.message)}"
     yield "progress", _progress(record)
-    yield "status", words.printable(record.status)
+    yield "status", words.printable(record.status or "")
     for speed in record.speeds:
         yield "speed", words.printable(f"{speed.title} {speed.speed:g} {speed.unit}")
     yield "attempt", "-" if record.attempt < 2 else str(record.attempt)

@@ -37,7 +37,7 @@ class Record:
     cancellable: bool = False
     cancel_requested: bool = False
     progress: Progress = Progress()
-    status: str = ""
+    status: str | None = None
     speeds: tuple[Speed, ...] = ()
     result: object = None
     error: Failure | None = None

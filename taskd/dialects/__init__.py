@@ -2,19 +2,52 @@
 
 A method is its name, the frozen attrs class of its params, and the function that calls the service and gives
 back the bare result. ``long`` ones may wait; the connection answers them when they are ready and does not let
-them hold up the others. A new dialect is one file with a ``METHODS`` and a row here.
+them hold up the others. Those with a ``channel`` also open or close a stream of notifications, where the
+connection can carry one. A new dialect is one file with a ``METHODS`` and a row here.
+
+A dialect that is served over HTTP by paths of its own is a ``Face``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import attrs
 
 from taskd import codec
+from taskd.errors import NeedsStream, TaskdError
 from taskd.model import JSON, Caller
 from taskd.service import Service
+
+
+@attrs.frozen(eq=False)
+class Stream:
+    """What is sent after the reply to the call that opened it: notifications called ``method``, until it ends.
+
+    Each of ``events`` is their params, but for the name of the subscription, which the channel adds.
+    """
+
+    method: str
+    events: AsyncIterator[Mapping[str, JSON]]
+
+
+class Channel(Protocol):
+    """A connection as a method with a stream sees it."""
+
+    def open(self, stream: Stream) -> str:
+        """The name of a new subscription; its notifications begin after the reply.
+
+        Raises:
+            TooManySubscriptions: the connection has as many as it may.
+        """
+
+    def close(self, subscription: str) -> None:
+        """End a subscription of this connection; none of its notifications follows the reply.
+
+        Raises:
+            DoesNotExist: there is none of that name.
+        """
 
 
 @attrs.frozen
@@ -23,13 +56,26 @@ class Method:
 
     name: str
     params: type[Any]
-    call: Callable[[Service, Caller, Any], Awaitable[JSON]]
+    call: Callable[..., Awaitable[JSON]]
     summary: str
     long: bool = False
+    channel: bool = False
 
-    async def __call__(self, service: Service, caller: Caller, params: JSON) -> JSON:
-        """Raises BadParams when the params do not fit, and what the verb raises."""
-        return await self.call(service, caller, codec.structure(params, self.params))
+    async def __call__(
+        self, service: Service, caller: Caller, params: JSON, channel: Channel | None = None
+    ) -> JSON:
+        """``call(service, caller, params)``, with the channel last where it takes one.
+
+        Raises:
+            BadParams: the params do not fit. And what the verb raises.
+            NeedsStream: it takes a channel, and what carries the call has none.
+        """
+        structured = codec.structure(params, self.params)
+        if not self.channel:
+            return await self.call(service, caller, structured)
+        if channel is None:
+            raise NeedsStream(self.name)
+        return await self.call(service, caller, structured, channel)
 
 
 def table() -> dict[str, Method]:
@@ -38,3 +84,40 @@ def table() -> dict[str, Method]:
 
     rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS)
     return {method.name: method for method in rows}
+
+
+# Dialects with paths of their own.
+
+
+@attrs.frozen
+class Asked:
+    """A request over HTTP whose path is one of the dialect's.
+
+    ``query`` is decoded and in the order of the URL, names without a value have ``""``; ``id`` is what stands
+    for ``{id}`` in the path, decoded; ``language`` is the header of that name, ``""`` without it.
+    """
+
+    service: Service
+    caller: Caller
+    query: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    id: str = ""
+    language: str = ""
+
+
+@attrs.frozen
+class Reply:
+    """The answer: a status of HTTP and a body of JSON."""
+
+    status: int
+    body: JSON
+
+
+@attrs.frozen
+class Face:
+    """``routes``: path (a last segment may be ``{id}``) to method of HTTP to what answers; it raises TaskdError,
+    of which ``refuse``, given the language too, makes the answer.
+    """
+
+    routes: Mapping[str, Mapping[str, Callable[[Asked], Awaitable[Reply]]]]
+    refuse: Callable[[TaskdError, str], Reply]

@@ -22,7 +22,7 @@ from taskd.service import Query, Report, Service
 from taskd.states import State
 
 PRIVATE: Final = (
-    "journal", "request_id", "deadline_s", "destroy_on_finish", "annotations", "parent", "draft",
+    "modified_at", "journal", "request_id", "deadline_s", "destroy_on_finish", "annotations", "parent", "draft",
 )  # fmt: skip
 
 # The largest number that a store compares with.

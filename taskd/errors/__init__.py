@@ -43,6 +43,15 @@ class BadParams(Refusal):
 
 
 @attrs.define(auto_exc=True)
+class NeedsStream(Refusal):
+    """A method that opens a stream, called where none can be carried: a request over HTTP has one reply."""
+
+    name: ClassVar[str] = "Needs_stream"
+    sentence: ClassVar[str] = "{method} needs a stream: JSON on the socket itself, or a WebSocket"
+    method: str
+
+
+@attrs.define(auto_exc=True)
 class InternalError(TaskdError):
     """A fault of ours. The text of what went wrong goes to the log only; the peer gets the task's id."""
 
@@ -153,6 +162,12 @@ class TooManyTasks(LimitReached):
 class ReplyTooLong(LimitReached):
     name: ClassVar[str] = "Reply_too_long"
     sentence: ClassVar[str] = "not called: the replies of this batch have come to {limit} bytes"
+
+
+@attrs.define(auto_exc=True)
+class TooManySubscriptions(LimitReached):
+    name: ClassVar[str] = "Too_many_subscriptions"
+    sentence: ClassVar[str] = "this connection already has {limit} subscriptions"
 
 
 @attrs.define(auto_exc=True)

@@ -20,10 +20,11 @@ import trio
 
 from taskd.errors import StoreUnavailable, TooManyTasks
 from taskd.model import Progress, Task
-from taskd.registry.feed import Change, Feed
+from taskd.registry.feed import Bell, Change, Feed
+from taskd.registry.logs import Logs
 from taskd.states import State
 
-__all__ = ["BLOCK", "Change", "Feed", "Live", "Registry", "Ticket"]
+__all__ = ["BLOCK", "Bell", "Change", "Feed", "Live", "Registry", "Ticket"]
 
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
 # restart. A block is written long before the one in use is spent.
@@ -102,6 +103,7 @@ class Registry:
     """Every task that has not ended, by id; and the ``feed`` of what happens to any."""
 
     feed: Feed = attrs.field(factory=Feed)
+    logs: Logs = attrs.field(factory=Logs)
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _owned: Counter[str] = attrs.field(factory=Counter)
@@ -238,6 +240,7 @@ class Registry:
             ticket = self.take(None)
             ticket.gone = True
             self.show(ticket, task)
+            self.logs.forget(task.id)
             self._parts.pop(task.id, None)
             if task.parent is not None:
                 self._parts.get(task.parent, set()).discard(task.id)

@@ -6,12 +6,17 @@ not a backlog, and a slow watcher costs nothing (law L8). Whoever asks from a re
 is told so, and starts afresh from the tasks themselves.
 
 It also counts the tasks that there are, so that the number fits the revision to the last change.
+
+Who waits hangs up a ``Bell`` under what it cares for, so that a change wakes those whom it concerns and nobody
+else.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 import attrs
 import trio
@@ -21,8 +26,34 @@ from taskd.model import Task
 # Of so many tasks the newest change is kept.
 LIMIT = 10_000
 
+# What a bell can hang under: every task, one task by its id, or the tasks of one user, owned or produced.
+EVERYTHING: Final = ("everything", "")
 
-@attrs.frozen
+
+def one(id: str) -> tuple[str, str]:
+    return ("task", id)
+
+
+def of(user: str) -> tuple[str, str]:
+    return ("user", user)
+
+
+@attrs.define(eq=False)
+class Bell:
+    """Rung by each change that it hangs under."""
+
+    _rung: trio.Event = attrs.field(factory=trio.Event)
+
+    def ring(self) -> None:
+        self._rung.set()
+
+    async def wait(self) -> None:
+        """Wait until it was rung since the last wait. A cancel loses nothing."""
+        await self._rung.wait()
+        self._rung = trio.Event()
+
+
+@attrs.frozen(eq=False)
 class Change:
     """The newest change of one task: the snapshot that was shown with it, the last one where it is ``gone``.
 
@@ -49,6 +80,7 @@ class Feed:
     _changes: OrderedDict[str, Change] = attrs.field(factory=OrderedDict)
     _owned: Counter[str] = attrs.field(factory=Counter)
     _moved: trio.Event = attrs.field(factory=trio.Event)
+    _bells: dict[tuple[str, str], set[Bell]] = attrs.field(factory=dict)
 
     def begin(self, revision: int) -> None:
         """Cover what comes from ``revision`` on, which no run of the daemon has used: it names this run."""
@@ -71,6 +103,27 @@ class Feed:
             _, forgotten = self._changes.popitem(last=False)
             self.horizon = forgotten.revision
         self.pass_by(revision)
+        for place in {EVERYTHING, one(task.id), of(task.owner), of(task.processor)}:
+            for bell in self._bells.get(place, ()):
+                bell.ring()
+
+    @contextmanager
+    def bell(self, *places: tuple[str, str]) -> Iterator[Bell]:
+        """A bell that hangs under all these ``places`` as long as the context lasts."""
+        bell = Bell()
+        for place in places:
+            self._bells.setdefault(place, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            for place in places:
+                self._bells[place].discard(bell)
+                if not self._bells[place]:
+                    del self._bells[place]
+
+    def newest(self, id: str) -> Change | None:
+        """The newest change of a task, where the feed still has it."""
+        return self._changes.get(id)
 
     def pass_by(self, revision: int) -> None:
         """Nothing of a task was shown with ``revision``; who waits may look at what else it stands for."""

@@ -34,12 +34,13 @@ from taskd.errors import (
     StoreUnavailable,
     UndoFailed,
 )
-from taskd.model import JSON, Failure, LogLine, Progress, Residue, Task, Undo, now
+from taskd.model import JSON, Failure, Progress, Residue, Task, Undo, later, now
 from taskd.registry import Live, Registry
 from taskd.runner import producer
 from taskd.runner.claims import Claims
 from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, describe
 from taskd.runner.journal import do, residue_of
+from taskd.runner.log import numbered
 from taskd.runner.operation import Answer, Handle, Operation, Verb
 from taskd.states import Event, State, after
 from taskd.store import Store
@@ -53,9 +54,6 @@ ATTEMPTS: Final = 3
 
 # Seconds between two tries of a write, or of a finish, that must happen before the task can end.
 PATIENCE: Final = 5.0
-
-# The longest line of a log, in characters; a longer one is cut into several.
-LINE: Final = 4096
 
 # The longest of the growing pauses between two rounds of a finish.
 LONG: Final = 300.0
@@ -177,21 +175,31 @@ class Runner:
         async with live.lock:
             await self.write(live, *events, best_effort=best_effort, **changes)
 
-    async def write(self, live: Live, *events: Event, best_effort: bool = False, **changes: Any) -> None:
-        """``change``, for those who hold the lock already."""
+    async def write(
+        self, live: Live, *events: Event, best_effort: bool = False, log: Iterable[str] = (), **changes: Any
+    ) -> None:
+        """``change``, for those who hold the lock already; in the same write, add to the task's ``log``."""
         state = after(live.task.state, *events)
+        lines = numbered(live, log, self.log_lines)
         ticket = self.registry.take(live)
         if events and state.ended:
             changes["finished_at"] = now()
             if state is not State.COMPLETED:
-                live.progress = attrs.evolve(live.progress, fraction=min(live.progress.fraction, ALMOST))
+                made = changes.get("progress", live.progress)
+                changes["progress"] = attrs.evolve(made, fraction=min(made.fraction, ALMOST))
         task = attrs.evolve(
-            live.task, state=state, revision=ticket.revision, cancellable=state.cancellable, **changes
+            live.task,
+            state=state,
+            revision=ticket.revision,
+            cancellable=state.cancellable,
+            modified_at=later(live.task.modified),
+            **changes,
         )
         with trio.CancelScope(shield=True):
             try:
-                await self.store.write(task, expect=live.stored)
+                await self.store.write(task, expect=live.stored, log=lines, keep=self.log_lines)
                 live.stored = state
+                self.registry.logs.append(live.task.id, lines)
             except BaseException as error:
                 if not (best_effort and isinstance(error, StoreUnavailable)):
                     self.registry.give_up(ticket)
@@ -221,11 +229,10 @@ class Runner:
         Raises:
             StoreUnavailable: they are lost.
         """
-        cut = [line[at : at + LINE] for line in lines for at in range(0, max(1, len(line)), LINE)]
-        numbered = [LogLine(n, now(), line) for n, line in enumerate(cut, live.log_end)][-self.log_lines :]
-        live.log_end += len(cut)
+        new = numbered(live, lines, self.log_lines)
         with trio.CancelScope(shield=True):
-            await self.store.append_log(live.task.id, numbered, keep=self.log_lines)
+            await self.store.append_log(live.task.id, new, keep=self.log_lines)
+        self.registry.logs.append(live.task.id, new)
         self.registry.report(live, live.progress)
 
     # The states, in the order of a life.

@@ -6,9 +6,11 @@ the producer; if it answers that it failed, the task is cancelled, if it says th
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 
 from taskd.errors import AlreadyEnded, DeadlineExceeded, ProducerLost, TaskdError
@@ -16,38 +18,50 @@ from taskd.model import JSON, Failure
 from taskd.registry import Live
 from taskd.runner.handle import completed, describe
 from taskd.runner.operation import Operation
-from taskd.states import Event
+from taskd.states import Event, State
 
 if TYPE_CHECKING:
     from taskd.runner import Runner
 
 
-async def complete(runner: Runner, live: Live, result: JSON) -> None:
-    """The producer says that it is done.
+@attrs.frozen
+class End:
+    """How a producer says that its task has ended: COMPLETED with a result, FAILED with an error, or CANCELLED.
+
+    FAILED after a cancel is its obedience, and the task is cancelled; CANCELLED says that it has stopped, asked
+    or not, and left nothing.
+    """
+
+    state: State
+    result: JSON = None
+    error: Failure | None = None
+
+
+async def report(
+    runner: Runner, live: Live, changes: Mapping[str, Any], *, log: Iterable[str] = (), end: End | None = None
+) -> None:
+    """What the producer says, ``changes`` and its ``end`` together, in one durable change. The lock is held.
 
     Raises:
         AlreadyEnded: the first end stays.
         StoreUnavailable: nothing has changed.
     """
-    async with live.lock:
-        _refuse_ended(live)
-        done = completed(live.progress)
-        await runner.write(live, Event.COMMITTED, Event.FINISHED, result=result, progress=done)
-
-
-async def fail(runner: Runner, live: Live, error: Failure) -> None:
-    """The producer says that it failed, or that it obeyed the cancel. Raises as ``complete`` does."""
-    async with live.lock:
-        _refuse_ended(live)
-        end = Event.CANCELLED if live.cancel_asked else Event.FAILED
-        await runner.write(live, Event.STOPPED, end, error=error)
-
-
-async def call_off(runner: Runner, live: Live) -> None:
-    """The producer says that it has stopped, asked or not, and left nothing. Raises as ``complete`` does."""
-    async with live.lock:
-        _refuse_ended(live)
-        await runner.write(live, Event.STOPPED, Event.CANCELLED, cancel_requested=True, error=None)
+    if live.task.state.ended:
+        raise AlreadyEnded(live.task.id)
+    live.heard_at = trio.current_time()
+    match end:
+        case None:
+            await runner.write(live, log=log, **changes)
+        case End(State.COMPLETED):
+            done = completed(changes.get("progress", live.progress))
+            said = {**changes, "result": end.result, "progress": done}
+            await runner.write(live, Event.COMMITTED, Event.FINISHED, log=log, **said)
+        case End(State.CANCELLED):
+            said = {**changes, "cancel_requested": True, "error": None}
+            await runner.write(live, Event.STOPPED, Event.CANCELLED, log=log, **said)
+        case _:
+            event = Event.CANCELLED if live.cancel_asked else Event.FAILED
+            await runner.write(live, Event.STOPPED, event, log=log, **{**changes, "error": end.error})
 
 
 async def listen(runner: Runner, live: Live, operation: Operation) -> None:
@@ -71,8 +85,3 @@ async def _lose(runner: Runner, live: Live, error: TaskdError, silence: float | 
     heard = silence is not None and trio.current_time() < live.heard_at + silence
     if not live.task.state.ended and not heard:
         await runner.write(live, Event.STOPPED, Event.FAILED, error=describe(error, live))
-
-
-def _refuse_ended(live: Live) -> None:
-    if live.task.state.ended:
-        raise AlreadyEnded(live.task.id)

@@ -28,14 +28,15 @@ from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
 from taskd.registry import Change, Feed, Live, Registry
 from taskd.runner import Answer, Runner, producer
+from taskd.runner.producer import End
 from taskd.service import notes
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
-from taskd.service.report import Report, reported
+from taskd.service.report import Report, joined, reported
 from taskd.states import Event, State, after
 from taskd.store import Query, Store
 
-__all__ = ["PROCESSOR", "Change", "Feed", "Query", "Report", "Service", "gated"]
+__all__ = ["PROCESSOR", "Change", "End", "Feed", "Query", "Report", "Service", "gated"]
 
 # What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
 # No user can have this name: a colon ends it in the list of users.
@@ -289,10 +290,13 @@ class Service:
         speeds: Sequence[Speed] | None = None,
         draft: Callable[[Draft], Draft] | None = None,
         log: Sequence[str] = (),
+        more_speeds: Sequence[Speed] = (),
+        end: End | None = None,
     ) -> Task:
         """The producer of an external task reports; an empty report is a sign of life.
 
-        ``draft`` makes of what was said about the outcome what is to be said now.
+        ``draft`` makes of what was said about the outcome what is to be said now. ``more_speeds`` are added to
+        those that were said before (``report.joined``). With ``end`` the task ends in the same change.
 
         Raises:
             NotExternal, AlreadyEnded: it is no task to report on.
@@ -301,49 +305,39 @@ class Service:
         self._bound(
             label=label, status=status, **{f"speeds[{n}].title": s.title for n, s in enumerate(speeds or ())}
         )
+        self._bound_result("result", None if end is None else end.result)
+        self._bound_result("error", None if end is None else end.error)
         changes: dict[str, Any] = {}
         if label is not None:
             changes["label"] = label
         if status is not None:
             changes["status"] = status
-        if speeds is not None:
-            changes["speeds"] = tuple(speeds)
         async with live.lock:
-            if live.task.state.ended:
-                raise AlreadyEnded(task.id)
+            if speeds is not None or more_speeds:
+                said = live.task.speeds if speeds is None else ()
+                changes["speeds"] = joined(said, (*(speeds or ()), *more_speeds), self.max_result_bytes)
             if progress is not None:
                 changes["progress"] = reported(live.progress, progress)
             if draft is not None:
                 changes["draft"] = draft(live.task.draft)
                 self._bound_result("draft", changes["draft"])
-            live.heard_at = trio.current_time()
-            await self.runner.write(live, **changes)
-            if log:
-                await self.runner.log(live, *log)
+            await producer.report(self.runner, live, changes, log=log, end=end)
             return live.task
 
     @gated("complete")
     async def complete(self, caller: Caller, task: Task, result: JSON = None) -> Task:
         """The producer of an external task is done."""
-        live = self._reported(task)
-        self._bound_result("result", result)
-        await producer.complete(self.runner, live, result)
-        return live.task
+        return await self.update(caller, task.id, end=End(State.COMPLETED, result=result))
 
     @gated("fail")
     async def fail(self, caller: Caller, task: Task, error: Failure) -> Task:
         """The producer of an external task has failed; after a cancel this is its obedience."""
-        live = self._reported(task)
-        self._bound_result("error", error)
-        await producer.fail(self.runner, live, error)
-        return live.task
+        return await self.update(caller, task.id, end=End(State.FAILED, error=error))
 
     @gated("fail")
     async def call_off(self, caller: Caller, task: Task) -> Task:
         """The producer of an external task has stopped, asked or not, and left nothing: it is cancelled."""
-        live = self._reported(task)
-        await producer.call_off(self.runner, live)
-        return live.task
+        return await self.update(caller, task.id, end=End(State.CANCELLED))
 
     def _reported(self, task: Task) -> Live:
         kind = self.operations.get(task.operation)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
 import attrs
 
+from taskd import codec
 from taskd.errors import BadParams
-from taskd.model import Progress, now
+from taskd.model import Progress, Speed, now
+
+# Of the speeds with one title the newest so many are kept.
+SPEEDS: Final = 50
 
 
 @attrs.frozen
@@ -38,3 +46,24 @@ def reported(old: Progress, report: Report) -> Progress:
         fraction=max(fraction, old.fraction),
         moved_at=now(),
     )
+
+
+def joined(old: Sequence[Speed], new: Sequence[Speed], max_bytes: int) -> tuple[Speed, ...]:
+    """``old``, then ``new``: of each title the newest SPEEDS, of all as many as ``max_bytes`` of JSON hold.
+
+    Raises:
+        BadParams: the new ones alone are longer.
+    """
+    kept: list[Speed] = []
+    titles: Counter[str] = Counter()
+    size = 0
+    for n, speed in enumerate(reversed((*old, *new))):
+        titles[speed.title] += 1
+        size += len(codec.dumps(codec.unstructure(speed))) + 1
+        if size > max_bytes:
+            if n < len(new):
+                raise BadParams("params.speeds", f"are longer than {max_bytes} bytes as JSON")
+            break
+        if titles[speed.title] <= SPEEDS or n < len(new):
+            kept.append(speed)
+    return tuple(kept[::-1])

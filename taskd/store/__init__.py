@@ -57,10 +57,10 @@ class Store(Protocol):
         returned; so whoever calls compares the ids.
         """
 
-    async def write(self, task: Task, *, expect: State) -> None:
-        """Replace the row of ``task`` if its stored state is ``expect``.
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
+        """Replace the row of ``task`` if its stored state is ``expect``, and add to its ``log`` (``append_log``).
 
-        State and journal are one row: they change together or not at all.
+        State, journal and log lines change together or not at all.
 
         Raises:
             Conflict: the stored state is another, or there is no such task.

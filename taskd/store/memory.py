@@ -68,13 +68,14 @@ class MemoryStore:
         wanted = (owner, request_id)
         return next((t for t in self._tasks.values() if (t.owner, t.request_id) == wanted), None)
 
-    async def write(self, task: Task, *, expect: State) -> None:
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         async with self._effect():
             stored = self._tasks.get(task.id)
             if stored is None or stored.state is not expect:
                 found = "nothing" if stored is None else stored.state.value
                 raise Conflict(f"task {task.id}: expected {expect}, found {found}")
             self._tasks[task.id] = task
+            self._append(task.id, log, keep)
 
     async def delete(self, id: str) -> None:
         async with self._effect():
@@ -123,11 +124,14 @@ class MemoryStore:
 
     async def append_log(self, id: str, lines: Sequence[LogLine], *, keep: int) -> None:
         async with self._effect():
-            if id in self._tasks and lines:
-                log = self._logs.setdefault(id, [])
-                log.extend(lines)
-                del log[: max(0, len(log) - keep)]
-                self._log_ends[id] = lines[-1].n + 1
+            self._append(id, lines, keep)
+
+    def _append(self, id: str, lines: Sequence[LogLine], keep: int) -> None:
+        if id in self._tasks and lines:
+            log = self._logs.setdefault(id, [])
+            log.extend(lines)
+            del log[: max(0, len(log) - keep)]
+            self._log_ends[id] = lines[-1].n + 1
 
     async def log(self, id: str, start: int, limit: int) -> Sequence[LogLine]:
         async with self._effect():

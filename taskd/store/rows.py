@@ -84,8 +84,10 @@ def _delete(connection: sqlite3.Connection, seqs: Sequence[tuple[int]]) -> None:
 
 
 def append(connection: sqlite3.Connection, id: str, lines: Sequence[LogLine], keep: int) -> None:
+    if not lines:
+        return
     rows = connection.execute("SELECT seq, log_kept FROM task WHERE id = ?", (id,)).fetchall()
-    if not rows or not lines:
+    if not rows:
         return
     seq, kept = rows[0]
     connection.executemany(

@@ -104,9 +104,14 @@ class SqliteStore:
     async def create(self, task: Task) -> Task:
         return await self._writer.write(lambda connection: rows.create(connection, task))
 
-    async def write(self, task: Task, *, expect: State) -> None:
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         doc = pack(task)
-        await self._writer.write(lambda connection: rows.replace(connection, task, doc, expect))
+
+        def act(connection: sqlite3.Connection) -> None:
+            rows.replace(connection, task, doc, expect)
+            rows.append(connection, task.id, log, keep)
+
+        await self._writer.write(act)
 
     async def delete(self, id: str) -> None:
         await self._writer.write(lambda connection: rows.forget(connection, id))

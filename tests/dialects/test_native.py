@@ -118,7 +118,7 @@ async def test_an_external_tasks_life(daemon: Start) -> None:
         )
         assert (record["label"], record["status"]) == ("new label", "counting")
         assert (record["progress"]["fraction"], record["progress"]["unit"]) == (0.25, "files")
-        assert record["speeds"] == [{"title": "files", "speed": 1.5, "unit": "1/s"}]
+        assert record["speeds"] == [{"title": "files", "speed": 1.5, "unit": "1/s", "as_text": ""}]
         log = await peer.call("Task.log", id=id)
         assert ([line["line"] for line in log["lines"]], log["next"]) == (["one", "two"], 2)
         assert (await peer.call("Task.log", id=id, **{"from": 1}))["lines"][0]["line"] == "two"

@@ -11,7 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -379,10 +379,10 @@ async def test_a_folder_that_is_gone_when_the_program_starts_is_missing(tmp_path
 
     @attrs.define(eq=False)
     class Remover(MemoryStore):
-        async def write(self, task: Task, *, expect: State) -> None:
+        async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
             if task.journal and (tmp_path / "gone").exists():
                 (tmp_path / "gone").rmdir()
-            await MemoryStore.write(self, task, expect=expect)
+            await MemoryStore.write(self, task, expect=expect, log=log, keep=keep)
 
     async with serving(tmp_path, Remover()) as service:
         task = await perform(service, {"argv": ["true"], "cwd": str(tmp_path / "gone")})
@@ -401,7 +401,7 @@ class Gate(MemoryStore):
     reached: trio.Event = attrs.field(factory=trio.Event)
     opened: trio.Event = attrs.field(factory=trio.Event)
 
-    async def write(self, task: Task, *, expect: State) -> None:
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         kills = [step for step in task.journal if step.verb == "kill"]
         if kills and not self.reached.is_set():
             pid = kills[0].args["pid"]
@@ -409,7 +409,7 @@ class Gate(MemoryStore):
             self.pid = pid
             self.reached.set()
             await self.opened.wait()
-        await MemoryStore.write(self, task, expect=expect)
+        await MemoryStore.write(self, task, expect=expect, log=log, keep=keep)
 
 
 def waits(pid: int) -> bool:
@@ -526,10 +526,10 @@ async def test_what_it_leaves_behind_is_dead_before_the_commit(tmp_path: Path) -
     class Witness(MemoryStore):
         at_commit: list[bool] = attrs.field(factory=list)
 
-        async def write(self, task: Task, *, expect: State) -> None:
+        async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
             if task.state is State.COMMITTED:
                 self.at_commit += [alive(int(line.line)) for line in await self.log(task.id, 0, 1)]
-            await MemoryStore.write(self, task, expect=expect)
+            await MemoryStore.write(self, task, expect=expect, log=log, keep=keep)
 
     store = Witness()
     async with serving(tmp_path, store) as service:
