@@ -10,7 +10,7 @@ A dialect that is served over HTTP by paths of its own is a ``Face``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import attrs
@@ -25,11 +25,12 @@ from taskd.service import Service
 class Stream:
     """What is sent after the reply to the call that opened it: notifications called ``method``, until it ends.
 
-    Each of ``events`` is their params, but for the name of the subscription, which the channel adds.
+    ``run`` gives the params of each to what it is called with, but for the name of the subscription, which the
+    channel adds; that returns when they are on their way. It is cancelled when the subscription ends.
     """
 
     method: str
-    events: AsyncIterator[Mapping[str, JSON]]
+    run: Callable[[Callable[[Mapping[str, JSON]], Awaitable[None]]], Awaitable[None]]
 
 
 class Channel(Protocol):
@@ -80,9 +81,9 @@ class Method:
 
 def table() -> dict[str, Method]:
     """All methods by name."""
-    from taskd.dialects import native, smapi
+    from taskd.dialects import native, smapi, watch
 
-    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS)
+    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS, *watch.METHODS)
     return {method.name: method for method in rows}
 
 
