@@ -2,12 +2,14 @@
 
 ``receive`` gives the same messages however the bytes are cut, and never raises. A message of a JSON framing is a
 parsed value or, in the place of one, the ``WireError`` that says what was wrong with it; one of HTTP is a
-``Request``, or a ``Response`` that is to be sent as it is. What becomes of a message, and how long a peer may
+``Request``, or a ``Response`` that is to be sent as it is; one of a WebSocket is a value, a ``WireError`` or a
+``Control`` that is to be sent as it is. What becomes of a message, and how long a peer may
 take, is the connection's affair.
 
 Which framing a peer speaks, its first bytes tell (``Opening``): the word of an HTTP method and a space,
 ``Content-Length:``, sixteen digits; whatever else is text is a JSON stream. What no framing can start with, a TLS
-hello or a NUL, is not answered at all.
+hello or a NUL, is not answered at all. A WebSocket starts as HTTP, and is one once its request is granted
+(``Opening.upgrade``).
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from taskd.wire.headers import headers
 from taskd.wire.http import METHODS, Http, Request, Response, sentence
 from taskd.wire.json_stream import MAX_BYTES, MAX_DEPTH, JsonStream, Message, sole
 from taskd.wire.prefixed import DIGITS, prefixed
+from taskd.wire.websocket import Control, WebSocket
 
 __all__ = [
-    "MAX_BYTES", "MAX_DEPTH", "Framing", "Http", "JsonStream", "Message", "Opening", "Request", "Response",
-    "choose", "headers", "prefixed", "sentence", "sole",
+    "MAX_BYTES", "MAX_DEPTH", "Control", "Framing", "Http", "JsonStream", "Message", "Opening", "Request",
+    "Response", "WebSocket", "choose", "headers", "prefixed", "sentence", "sole",
 ]  # fmt: skip
 
 
@@ -139,3 +142,28 @@ class Opening:
         """What is to be said when the rest of a message did not come in time; see ``Framing.timed_out``."""
         self._chosen = self._chosen or JsonStream(self.max_bytes, self.max_depth)
         return self._chosen.timed_out(reason)
+
+    def upgrade(self) -> tuple[bytes, list[Message]]:
+        """Grant the request for a WebSocket; from here on the stream is that.
+
+        Gives the response to it (101), and the messages that had come behind it. Where more had come than is
+        kept, or the end of the stream, nothing is read any more.
+
+        Raises:
+            ValueError: there is no such request, or it is answered, or one before it is not.
+        """
+        http = self._chosen
+        if not isinstance(http, Http) or (asked := http.asked()) is None:
+            raise ValueError("no request for a WebSocket is waiting for its answer, or not the first that is")
+        request, behind = asked
+        self._chosen = socket = WebSocket(request, self.max_bytes, self.max_depth)
+        found = socket.receive(behind) if behind else []
+        if http.overrun and not socket.broken:
+            found.append(socket.closing(1008, f"more than {len(behind)} bytes were sent before the answer"))
+        elif http.broken:
+            socket.receive(b"")
+        return socket.accepted, found
+
+    def closing(self, code: int, reason: str = "") -> Control | None:
+        """The close of a WebSocket (``WebSocket.closing``); None where the framing is another."""
+        return self._chosen.closing(code, reason) if isinstance(self._chosen, WebSocket) else None

@@ -6,6 +6,11 @@ after which nothing more is read. h11 reads no request before the last one is an
 h11 connection of its own, so that pipelined requests come out however the bytes are cut and whether or not
 anything has been answered.
 
+After a request for a WebSocket (``Request.websocket``) nothing is read as HTTP. What comes behind it is kept, as
+much as a WebSocket could hold unread, until it is granted (``asked``) or answered; an answer closes the
+connection, since the peer may have spoken on as if it were granted. A handshake that is wrong is refused here
+(400, 426).
+
 ``Host`` must be there and may be anything: XenAPI's Python client sends its socket's path with ``_`` for ``/``
 (xen-api, python3/examples/XenAPI/XenAPI.py). HTTP/1.0 is served, one request a connection.
 """
@@ -14,12 +19,14 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
 import attrs
 import h11
 
+from taskd.wire import handshake
 from taskd.wire.json_stream import MAX_BYTES, Message
 
 # Bytes that the request line and the headers, or the head of a chunk, may have.
@@ -36,13 +43,17 @@ _QUOTE = re.compile(r""":? (?:bytearray\()?b['"].*""", re.DOTALL)
 
 @attrs.frozen
 class Request:
-    """A request with its whole body. ``path`` and ``query`` are as sent; names of headers are in lower case."""
+    """A request with its whole body. ``path`` and ``query`` are as sent; names of headers are in lower case.
+
+    ``websocket``: it asks for a WebSocket, in a handshake that is right (RFC 6455, section 4).
+    """
 
     method: str
     path: str
     query: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    websocket: bool = False
 
     def header(self, name: str) -> str | None:
         """The value of the first header of that name (lower case)."""
@@ -77,12 +88,17 @@ class Http:
 
     max_bytes: int = MAX_BYTES
     broken: bool = attrs.field(default=False, init=False)
+    # More came behind the request for a WebSocket than is kept; so it is broken, and the rest is lost.
+    overrun: bool = attrs.field(default=False, init=False)
     _cycle: h11.Connection = attrs.field(factory=_cycle, init=False)
     # What is being read: its head, when that has come, and as much of its body as there is.
     _head: h11.Request | None = attrs.field(default=None, init=False)
     _body: bytearray = attrs.field(factory=bytearray, init=False)
     _unanswered: deque[tuple[h11.Connection, bytes]] = attrs.field(factory=deque, init=False)
     _found: list[Message] = attrs.field(factory=list, init=False)
+    # The request for a WebSocket, until it is answered, and what has come behind it.
+    _asked: Request | None = attrs.field(default=None, init=False)
+    _behind: bytearray = attrs.field(factory=bytearray, init=False)
 
     def __repr__(self) -> str:
         return f"<Http {'broken' if self.broken else f'{len(self._unanswered)} unanswered'}>"
@@ -96,7 +112,10 @@ class Http:
         """The requests that ``data`` completes; ``b""`` says that the peer sends no more. Never raises."""
         if not self.broken:
             try:
-                self._read(bytes(data))
+                if self._asked is None:
+                    self._read(bytes(data))
+                else:
+                    self._keep(bytes(data))
             except h11.RemoteProtocolError as error:
                 if data:
                     self._refuse(error.error_status_hint, _QUOTE.sub("", str(error)))
@@ -119,6 +138,10 @@ class Http:
         if value.status < 200:
             return cycle.send(h11.InformationalResponse(status_code=value.status, headers=headers, reason=reason))
         self._unanswered.popleft()
+        if self._asked is not None and not self._unanswered:
+            self._behind.clear()
+            self._asked = None
+            headers.append(("Connection", "close"))
         if value.status != 204:
             headers += [("Content-Type", value.type), ("Content-Length", str(len(value.body)))]
         data = cycle.send(h11.Response(status_code=value.status, headers=headers, reason=reason))
@@ -134,10 +157,16 @@ class Http:
         self._refuse(408, reason)
         return self._found.pop()
 
+    def asked(self) -> tuple[Request, bytes] | None:
+        """The request for a WebSocket and what has come behind it, if the next answer is the one to it."""
+        if self._asked is None or len(self._unanswered) != 1:
+            return None
+        return self._asked, bytes(self._behind)
+
     def _read(self, rest: bytes) -> None:
         if not rest:
             self._cycle.receive_data(b"")
-        while not self.broken:
+        while not self.broken and self._asked is None:
             event = self._cycle.next_event()
             if event is not h11.NEED_DATA:
                 rest = self._take(event, rest)
@@ -145,6 +174,14 @@ class Http:
                 break
             else:
                 rest = self._feed(rest)
+        if rest and self._asked is not None:
+            self._keep(rest)
+
+    def _keep(self, data: bytes) -> None:
+        room = self.max_bytes + handshake.FRAME_HEAD - len(self._behind)
+        self._behind += data[:room]
+        self.overrun = len(data) > room
+        self.broken = self.overrun or not data
 
     def _feed(self, rest: bytes) -> bytes:
         """Give h11 as much as it may hold without an end of what it reads: so its limit is the same in any cut."""
@@ -181,6 +218,8 @@ class Http:
             self._refuse(400, "Content-Length and Transfer-Encoding exclude each other")
         elif length > self.max_bytes:
             self._too_long()
+        elif handshake.asks(head) and (fault := handshake.fault(head)) is not None:
+            self._refuse(*fault)
         elif self._cycle.they_are_waiting_for_100_continue:
             self._found.append(Response(100))
 
@@ -191,16 +230,18 @@ class Http:
             target = "/" + target.partition("://")[2].partition("/")[2]
         path, _, query = target.partition("?")
         headers = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in self._head.headers)
-        request = Request(self._head.method.decode("ascii"), path, query, headers, bytes(self._body))
+        websocket = handshake.asks(self._head)
+        request = Request(self._head.method.decode("ascii"), path, query, headers, bytes(self._body), websocket)
         self._found.append(request)
+        self._asked = request if websocket else None
         self.broken = self._cycle.their_state is h11.MUST_CLOSE
         self._cycle, self._head, self._body = _cycle(), None, bytearray()
 
     def _too_long(self) -> None:
         self._refuse(413, f"a body is longer than {self.max_bytes} bytes")
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def _refuse(self, status: int, reason: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         if self._head is None:
             self._unanswered.append((self._cycle, b""))
-        self._found.append(sentence(status, reason, ("Connection", "close")))
+        self._found.append(sentence(status, reason, ("Connection", "close"), *headers))
         self.broken = True

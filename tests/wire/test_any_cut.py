@@ -1,4 +1,7 @@
-"""However the bytes of a JSON stream are cut, the messages are the same: of good ones, of junk, at the limits."""
+"""However the bytes of a stream are cut, the messages are the same: of good ones, of junk, at the limits.
+
+Here are the JSON stream and the WebSocket; ``test_framings`` has the others.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskd.errors import ParseError
-from taskd.wire import Framing, JsonStream, Message, Opening, json_stream
+from taskd.wire import Control, Framing, JsonStream, Message, Opening, json_stream
+from tests.wire.websocket import (
+    ASKING,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    closing,
+    frame,
+    granting,
+)  # fmt: skip
 
 Json = object
 
@@ -158,3 +173,81 @@ def test_of_what_has_been_given_out_nothing_is_kept() -> None:
 
     assert len(stream._buffer) == 0
     assert repr(stream) == "<JsonStream 0 bytes waiting>"
+
+
+@settings(deadline=None)
+@given(st.data(), st.lists(values, max_size=5), cuts)
+def test_values_come_out_of_a_websocket_as_they_went_in_however_they_are_fragmented_and_cut(
+    data: st.DataObject, sent: list[Json], places: Sequence[int]
+) -> None:
+    stream, expected = ASKING, list[Message]()
+    for value in sent:
+        *begun, last = cut(data.draw(texts(value)), data.draw(st.lists(st.integers(0, 30), max_size=4)))
+        for at, part in enumerate(begun):
+            stream += frame(CONTINUATION if at else TEXT, part, fin=False)
+            if data.draw(st.booleans()):
+                stream += frame(PING, part[:125])
+                expected.append(Control(frame(PONG, part[:125], masked=False)))
+        stream += frame(CONTINUATION if begun else TEXT, last)
+        expected.append(value)
+    _, response, *messages = granting(Opening(), cut(stream, places))
+
+    assert isinstance(response, bytes)
+    assert response.startswith(b"HTTP/1.1 101 ")
+    assert shown(messages) == shown(expected)
+
+
+frames = st.builds(
+    frame,
+    st.sampled_from([TEXT, TEXT, CONTINUATION, CONTINUATION, BINARY, PING, PONG]),
+    st.sampled_from([b"", b"1", b'["', b'"]', "\u20ac".encode(), b"\xe2", b"\x82\xac", b"\xff", b"x" * 130]),
+    fin=st.booleans(),
+)
+wrong = st.sampled_from(
+    [
+        frame(TEXT, b"1", masked=False),
+        frame(TEXT, reserved=4),
+        frame(3),
+        frame(PING, b"1", fin=False),
+        frame(CLOSE),
+        closing(1000, "\u20ac"),
+        closing(1006),
+        frame(CLOSE, b"1"),
+        frame(TEXT, length=1 << 30),
+        frame(CONTINUATION, length=1 << 63),
+        b"\x81\xfe\x00\x01",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    spoken=st.lists(frames, max_size=8),
+    last=wrong | frames,
+    more=st.lists(frames, max_size=2),
+    junk=st.none() | st.tuples(st.integers(0, 400), st.integers(0, 30), st.binary(max_size=30)),
+    places=cuts,
+    max_bytes=st.sampled_from([3, 10, 200, 1 << 20]),
+)
+def test_what_breaks_the_rules_of_a_websocket_has_the_same_outcome_however_it_is_cut(
+    *,
+    spoken: list[bytes],
+    last: bytes,
+    more: list[bytes],
+    junk: tuple[int, int, bytes] | None,
+    places: Sequence[int],
+    max_bytes: int,
+) -> None:
+    data = ASKING + b"".join([*spoken, last, *more])
+    if junk is not None:
+        start, length, instead = junk
+        data = data[:start] + instead + data[start + length :]
+    # What can come behind the request is bounded; in one piece with it, it would not all be kept.
+    always = [data.find(b"\r\n\r\n") + 4] if max_bytes < len(data) else []
+    whole, pieces = Opening(max_bytes), Opening(max_bytes)
+    messages = granting(whole, cut(data, always))
+
+    assert shown(messages) == shown(granting(pieces, cut(data, [*always, *places])))
+    assert whole.broken == pieces.broken
+    assert not pieces.partial
+    assert len(messages) <= len(data)
