@@ -28,13 +28,16 @@ class Method:
     long: bool = False
 
     async def __call__(self, service: Service, caller: Caller, params: JSON) -> JSON:
-        """Raises BadParams when the params do not fit, and what the verb raises."""
+        """Raises Unauthenticated and PermissionDenied when the caller may not call it at all, then BadParams when
+        the params do not fit, and what the verb raises.
+        """
+        service.allow(caller, self.name)
         return await self.call(service, caller, codec.structure(params, self.params))
 
 
 def table() -> dict[str, Method]:
     """All methods by name."""
-    from taskd.dialects import native, smapi
+    from taskd.dialects import native, smapi, tokens
 
-    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS)
+    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS, *tokens.METHODS)
     return {method.name: method for method in rows}
