@@ -42,6 +42,9 @@ def default_file() -> str:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+# A user, or a group as sudoers(5) writes it. In no name is what ends one in the tables of both, or a line there.
+NAME = re.compile(r"%?[^%:\x00-\x1f][^:\x00-\x1f]*")
+
 
 def setting(
     doc: str,
@@ -65,7 +68,14 @@ class Config:
     state: str = setting("folder of the store and of everything else that must survive", factory=default_state)
     log_level: str = setting("least severity to log: debug, info, warning or error", "info")
     socket_mode: str = setting("permissions of the socket file, octal", "0660")
-    admins: tuple[str, ...] = setting("users who may do everything, beside the daemon's own user", ("root",))
+    admins: tuple[str, ...] = setting(
+        "users and %groups who may do everything, beside the daemon's own user", ("root",)
+    )
+    services: tuple[str, ...] = setting("users and %groups who may start tasks for other owners", ())
+    proxies: tuple[str, ...] = setting(
+        "users and %groups who pass on the calls of others: each must bring a token, without one they are nobody",
+        (),
+    )
     max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024)
     max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200)
     max_batch: int = setting("most requests in one batch", 10_000, least=1)
@@ -100,6 +110,9 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
         value = tuple(value)
         if not all(isinstance(each, str) for each in value):
             raise ConfigError(where, "expected a list of strings")
+        for each in value:
+            if not NAME.fullmatch(each):
+                raise ConfigError(where, f"expected names of users, and of groups after a %, got {each!r}")
     elif type(value) is not (tuple if get_args(kind) else kind):
         raise ConfigError(where, f"expected {kind.__name__}, got {value!r}")
     least = field.metadata["least"]

@@ -19,13 +19,15 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 import click
 import trio
 
-from taskd import __version__, access, codec, config, dialects, operations, rpc
+from taskd import __version__, access, codec, config, dialects, operations, peer, rpc
 from taskd.config import Config
 from taskd.connection import Connection, Limits
 from taskd.dialects import Method
@@ -48,6 +50,13 @@ logger = logging.getLogger("taskd")
 
 # Seconds between two looks for tasks that are past their retention.
 HOUR = 3600.0
+
+# Callers that are remembered, and the most groups of one that is: who has a range of ids to play with could have
+# others for every connection.
+KNOWN = 1024
+GROUPS = 256
+
+Credentials: TypeAlias = tuple[int, int, frozenset[int]]
 
 
 @contextmanager
@@ -138,7 +147,7 @@ class Server:
     _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
     _connections: set[Connection] = attrs.field(factory=set)
     _per_user: Counter[int] = attrs.field(factory=Counter)
-    _known: dict[int, Caller] = attrs.field(factory=dict)
+    _known: dict[Credentials, Caller] = attrs.field(factory=dict)
     _most: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -155,8 +164,8 @@ class Server:
             logger.warning("a connection could not be served: %r", error)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        pid, uid, gid = _peer(stream)
-        limit = self.config.connections_per_user
+        found = peer.of(stream.socket.fileno())
+        uid, limit = found.uid, self.config.connections_per_user
         if self._per_user[uid] >= limit or self._per_user.total() >= self._most:
             refusal = codec.dumps(rpc.refuse(TooManyConnections(min(limit, self._most)))) + b"\n"
             with trio.move_on_after(1):
@@ -164,7 +173,7 @@ class Server:
             return
         self._per_user[uid] += 1
         try:
-            who = await self._caller(uid, gid, pid)
+            who = await self._caller(found)
             connection = Connection(stream, who, self.service, self._methods, self.xenapi, self._limits())
             self._connections.add(connection)
             try:
@@ -175,13 +184,20 @@ class Server:
             self._per_user[uid] -= 1
             self._per_user += Counter()  # drops users that have none left
 
-    async def _caller(self, uid: int, gid: int, pid: int) -> Caller:
-        """Who that is; a user that was found once stays who it was while the daemon runs."""
-        known = self._known.get(uid)
+    async def _caller(self, found: peer.Peer) -> Caller:
+        """Who that is; it is looked up once, for as long as it is among the newest that were."""
+        who = (found.uid, found.gid, found.groups)
+        known = self._known.get(who)
         if known is None:
-            known = await trio.to_thread.run_sync(access.caller, uid, gid, pid, self.config.admins)
-            self._known[uid] = known
-        return attrs.evolve(known, gid=gid, pid=pid)
+            settings = {name: getattr(self.config, name) for name in ("admins", "services", "proxies")}
+            known = await trio.to_thread.run_sync(
+                partial(access.caller, found.uid, found.gid, found.pid, found.groups, **settings)
+            )
+            if len(found.groups) <= GROUPS:
+                self._known[who] = known
+            if len(self._known) > KNOWN:
+                del self._known[next(iter(self._known))]
+        return attrs.evolve(known, pid=found.pid)
 
     def _limits(self) -> Limits:
         return Limits(**{field.name: getattr(self.config, field.name) for field in attrs.fields(Limits)})
@@ -189,13 +205,6 @@ class Server:
     def stop(self) -> None:
         for connection in tuple(self._connections):
             connection.stop()
-
-
-def _peer(stream: trio.SocketStream) -> tuple[int, int, int]:
-    """pid, uid and gid of the peer when it connected, as the kernel says (SO_PEERCRED, unix(7))."""
-    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    numbers = [int.from_bytes(raw[at : at + 4], sys.byteorder, signed=at == 0) for at in (0, 4, 8)]
-    return numbers[0], numbers[1], numbers[2]
 
 
 async def forget_old(store: Store, settings: Config, forgotten: Forgotten = ignore) -> None:
@@ -242,6 +251,7 @@ async def serve(
     # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects
     # early waits in its queue.
     with listening(settings.socket, int(settings.socket_mode, 8)) as listener:
+        await service.tokens.load()
         async with trio.open_nursery() as background:
             await background.start(registry.keep_revisions, store.reserve)
             await background.start(runner.run)

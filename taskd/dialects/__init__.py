@@ -68,9 +68,11 @@ class Method:
         """``call(service, caller, params)``, with the channel last where it takes one.
 
         Raises:
+            Unauthenticated, PermissionDenied: the caller may not call it at all.
             BadParams: the params do not fit. And what the verb raises.
             NeedsStream: it takes a channel, and what carries the call has none.
         """
+        service.allow(caller, self.name)
         structured = codec.structure(params, self.params)
         if not self.channel:
             return await self.call(service, caller, structured)
@@ -81,9 +83,9 @@ class Method:
 
 def table() -> dict[str, Method]:
     """All methods by name."""
-    from taskd.dialects import native, smapi, watch
+    from taskd.dialects import native, smapi, tokens, watch
 
-    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS, *watch.METHODS)
+    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS, *watch.METHODS, *tokens.METHODS)
     return {method.name: method for method in rows}
 
 

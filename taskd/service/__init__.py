@@ -29,10 +29,11 @@ from taskd.operations import Operations, find
 from taskd.registry import Change, Feed, Live, Registry
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
-from taskd.service import notes
+from taskd.service import bounds, notes
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
 from taskd.service.report import Report, joined, reported
+from taskd.service.tokens import Tokens
 from taskd.states import Event, State, after
 from taskd.store import Query, Store
 
@@ -45,7 +46,10 @@ PROCESSOR = "taskd:"
 
 @attrs.frozen(eq=False)
 class Service:
-    """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10."""
+    """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10.
+
+    ``tokens`` has the verbs about tokens.
+    """
 
     store: Store
     registry: Registry
@@ -55,6 +59,13 @@ class Service:
     max_text: int = 4096
     max_result_bytes: int = 65536
     host: str = attrs.field(factory=socket.gethostname)
+    tokens: Tokens = attrs.field(
+        default=attrs.Factory(lambda own: Tokens(own.store, own.max_text), takes_self=True)
+    )
+
+    def allow(self, caller: Caller, method: str) -> None:
+        """The gate of every method; raises Unauthenticated and PermissionDenied."""
+        access.check_call(caller, method)
 
     async def newest(self, id: str) -> Task | None:
         """The newest snapshot, for whoever has asked the gate."""
@@ -89,7 +100,8 @@ class Service:
         """
         kind = find(self.operations, operation)
         owner = owner or caller.user
-        self._bound(label=label, description=description, owner=owner, request_id=request_id, dbg=dbg)
+        named = {"label": label, "description": description, "owner": owner, "request_id": request_id, "dbg": dbg}
+        bounds.texts(self.max_text, named)
         access.check_start(caller, owner, operation, kind.roles)
         if request_id is not None and (made := await self.store.requested(owner, request_id)) is not None:
             return await self.newest(made.id) or made
@@ -119,17 +131,6 @@ class Service:
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
             return await self._make(task)
-
-    def _bound(self, **texts: str | None) -> None:
-        """Raises BadParams for a text over the limit."""
-        for name, text in texts.items():
-            if text is not None and len(text) > self.max_text:
-                raise BadParams(f"params.{name}", f"is longer than {self.max_text} characters")
-
-    def _bound_result(self, name: str, value: object) -> None:
-        """Raises BadParams for a result, or an error, over the limit."""
-        if len(codec.dumps(codec.unstructure(value))) > self.max_result_bytes:
-            raise BadParams(f"params.{name}", f"is longer than {self.max_result_bytes} bytes as JSON")
 
     async def _make(self, task: Task) -> Task:
         live = Live(task)
@@ -165,7 +166,7 @@ class Service:
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""
-        return access.sees_all(caller) or access.owns(caller, task)
+        return access.may(caller, "get", task)
 
     def count(self, caller: Caller) -> int:
         """How many tasks the caller's lists have, at the feed's revision."""
@@ -302,11 +303,10 @@ class Service:
             NotExternal, AlreadyEnded: it is no task to report on.
         """
         live = self._reported(task)
-        self._bound(
-            label=label, status=status, **{f"speeds[{n}].title": s.title for n, s in enumerate(speeds or ())}
-        )
-        self._bound_result("result", None if end is None else end.result)
-        self._bound_result("error", None if end is None else end.error)
+        titles = {f"speeds[{n}].title": each.title for n, each in enumerate((*(speeds or ()), *more_speeds))}
+        bounds.texts(self.max_text, {"label": label, "status": status, **titles})
+        bounds.result(self.max_result_bytes, "result", None if end is None else end.result)
+        bounds.result(self.max_result_bytes, "error", None if end is None else end.error)
         changes: dict[str, Any] = {}
         if label is not None:
             changes["label"] = label
@@ -320,7 +320,7 @@ class Service:
                 changes["progress"] = reported(live.progress, progress)
             if draft is not None:
                 changes["draft"] = draft(live.task.draft)
-                self._bound_result("draft", changes["draft"])
+                bounds.result(self.max_result_bytes, "draft", changes["draft"])
             await producer.report(self.runner, live, changes, log=log, end=end)
             return live.task
 
