@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -86,12 +86,13 @@ class Service:
         destroy_on_finish: bool = False,
         dbg: str = "",
         parent: str | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> Task:
         """Make a task and start it; it is on disk when this returns.
 
         A ``request_id`` that the owner used before returns the task it made then, whatever else is asked.
         ``deadline_s`` is seconds from now until the task fails with DEADLINE_EXCEEDED unless it is committed.
-        ``parent`` is the id of a task that this one is said to be a part of.
+        ``parent`` is the id of a task that this one is said to be a part of, ``annotations`` are its first notes.
 
         Raises:
             BadParams: the operation or its params are wrong; nothing was made.
@@ -110,6 +111,7 @@ class Service:
         structured = codec.structure(params, kind.params, "params.params")
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
+        noted = notes.changed({}, lambda _: annotations or {})
         with self.registry.claimed(owner, self.tasks_per_owner):
             await check(kind, structured)
             task = Task(
@@ -127,6 +129,7 @@ class Service:
                 deadline_s=deadline_s,
                 destroy_on_finish=destroy_on_finish,
                 parent=parent,
+                annotations=noted,
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
@@ -156,6 +159,12 @@ class Service:
     async def get(self, caller: Caller, task: Task) -> Task:
         """The newest snapshot."""
         return task
+
+    async def numbered(self, caller: Caller, seq: int) -> Task:
+        """The newest snapshot of the task with that ``seq``. Raises DoesNotExist."""
+        found = await self.store.list(Query(newest_first=False, after=seq - 1, limit=1))
+        task = await self.newest(found[0].id) if found and found[0].seq == seq else None
+        return access.check(caller, "get", task, str(seq))
 
     async def list(self, caller: Caller, query: Query) -> Sequence[Task]:
         """A page of the tasks that the caller may see, newest snapshots."""
