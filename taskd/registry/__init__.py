@@ -12,7 +12,7 @@ also of those that are destroyed.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -106,6 +106,7 @@ class Registry:
     logs: Logs = attrs.field(factory=Logs)
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
+    _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)
     _owned: Counter[str] = attrs.field(factory=Counter)
     _tickets: deque[Ticket] = attrs.field(factory=deque)
     _next: int = 1
@@ -119,6 +120,7 @@ class Registry:
 
     def add(self, live: Live) -> None:
         self._alive[live.task.id] = live
+        self._of.setdefault(live.task.owner, {})[live.task.id] = live
         self._owned[live.task.owner] += 1
         if live.task.parent is not None:
             self._parts.setdefault(live.task.parent, set()).add(live.task.id)
@@ -130,10 +132,20 @@ class Registry:
     def get(self, id: str) -> Live | None:
         return self._alive.get(id)
 
+    def of(self, owner: str) -> Sequence[Live]:
+        """The tasks of ``owner`` that are alive, oldest first; one that is only being made is not shown yet."""
+        shown = (live for live in self._of.get(owner, {}).values() if live.task.revision)
+        return sorted(shown, key=lambda live: live.task.seq)
+
     def remove(self, live: Live) -> None:
         """Let go of a task that has ended; whoever watches it has its last snapshot."""
-        if self._alive.pop(live.task.id, None) is not None:
-            self._let_go(live.task.owner)
+        if self._alive.pop(live.task.id, None) is None:
+            return
+        owner = live.task.owner
+        del self._of[owner][live.task.id]
+        if not self._of[owner]:
+            del self._of[owner]
+        self._let_go(owner)
 
     @contextmanager
     def claimed(self, owner: str, limit: int) -> Iterator[None]:

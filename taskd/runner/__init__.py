@@ -199,7 +199,7 @@ class Runner:
             try:
                 await self.store.write(task, expect=live.stored, log=lines, keep=self.log_lines)
                 live.stored = state
-                self.registry.logs.append(live.task.id, lines)
+                self.registry.logs.append(live.task.id, lines, live.task.revision)
             except BaseException as error:
                 if not (best_effort and isinstance(error, StoreUnavailable)):
                     self.registry.give_up(ticket)
@@ -232,7 +232,7 @@ class Runner:
         new = numbered(live, lines, self.log_lines)
         with trio.CancelScope(shield=True):
             await self.store.append_log(live.task.id, new, keep=self.log_lines)
-        self.registry.logs.append(live.task.id, new)
+        self.registry.logs.append(live.task.id, new, live.task.revision)
         self.registry.report(live, live.progress)
 
     # The states, in the order of a life.
