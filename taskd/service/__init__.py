@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -27,6 +27,7 @@ from taskd.errors import (
 from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
 from taskd.registry import Change, Feed, Live, Registry
+from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
 from taskd.service import notes
@@ -36,7 +37,7 @@ from taskd.service.report import Report, joined, reported
 from taskd.states import Event, State, after
 from taskd.store import Query, Store
 
-__all__ = ["PROCESSOR", "Change", "End", "Feed", "Query", "Report", "Service", "gated"]
+__all__ = ["PROCESSOR", "Change", "End", "Feed", "Live", "Query", "Report", "Service", "gated", "of"]
 
 # What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
 # No user can have this name: a colon ends it in the list of users.
@@ -75,12 +76,15 @@ class Service:
         destroy_on_finish: bool = False,
         dbg: str = "",
         parent: str | None = None,
+        annotations: Mapping[str, str] | None = None,
+        status: str | None = None,
     ) -> Task:
         """Make a task and start it; it is on disk when this returns.
 
         A ``request_id`` that the owner used before returns the task it made then, whatever else is asked.
         ``deadline_s`` is seconds from now until the task fails with DEADLINE_EXCEEDED unless it is committed.
-        ``parent`` is the id of a task that this one is said to be a part of.
+        ``parent`` is the id of a task that this one is said to be a part of, ``annotations`` are its first notes,
+        ``status`` what its producer says of it first.
 
         Raises:
             BadParams: the operation or its params are wrong; nothing was made.
@@ -89,7 +93,9 @@ class Service:
         """
         kind = find(self.operations, operation)
         owner = owner or caller.user
-        self._bound(label=label, description=description, owner=owner, request_id=request_id, dbg=dbg)
+        self._bound(
+            label=label, description=description, owner=owner, request_id=request_id, dbg=dbg, status=status
+        )
         access.check_start(caller, owner, operation, kind.roles)
         if request_id is not None and (made := await self.store.requested(owner, request_id)) is not None:
             return await self.newest(made.id) or made
@@ -98,6 +104,7 @@ class Service:
         structured = codec.structure(params, kind.params, "params.params")
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
+        noted = notes.changed({}, lambda _: annotations or {})
         with self.registry.claimed(owner, self.tasks_per_owner):
             await check(kind, structured)
             task = Task(
@@ -115,6 +122,8 @@ class Service:
                 deadline_s=deadline_s,
                 destroy_on_finish=destroy_on_finish,
                 parent=parent,
+                annotations=noted,
+                status=status,
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
@@ -155,6 +164,12 @@ class Service:
     async def get(self, caller: Caller, task: Task) -> Task:
         """The newest snapshot."""
         return task
+
+    async def numbered(self, caller: Caller, seq: int) -> Task:
+        """The newest snapshot of the task with that ``seq``. Raises DoesNotExist."""
+        found = await self.store.list(Query(newest_first=False, after=seq - 1, limit=1))
+        task = await self.newest(found[0].id) if found and found[0].seq == seq else None
+        return access.check(caller, "get", task, str(seq))
 
     async def list(self, caller: Caller, query: Query) -> Sequence[Task]:
         """A page of the tasks that the caller may see, newest snapshots."""
@@ -291,20 +306,21 @@ class Service:
         draft: Callable[[Draft], Draft] | None = None,
         log: Sequence[str] = (),
         more_speeds: Sequence[Speed] = (),
+        annotations: notes.Change | None = None,
         end: End | None = None,
     ) -> Task:
         """The producer of an external task reports; an empty report is a sign of life.
 
         ``draft`` makes of what was said about the outcome what is to be said now. ``more_speeds`` are added to
-        those that were said before (``report.joined``). With ``end`` the task ends in the same change.
+        those that were said before (``report.joined``). With ``end`` the task ends in the same change. For
+        ``annotations`` see ``annotate``.
 
         Raises:
             NotExternal, AlreadyEnded: it is no task to report on.
         """
         live = self._reported(task)
-        self._bound(
-            label=label, status=status, **{f"speeds[{n}].title": s.title for n, s in enumerate(speeds or ())}
-        )
+        titles = {f"speeds[{n}].title": each.title for n, each in enumerate(speeds or ())}
+        self._bound(label=label, status=status, **titles, **{"progress.unit": progress.unit if progress else None})
         self._bound_result("result", None if end is None else end.result)
         self._bound_result("error", None if end is None else end.error)
         changes: dict[str, Any] = {}
@@ -318,6 +334,8 @@ class Service:
                 changes["speeds"] = joined(said, (*(speeds or ()), *more_speeds), self.max_result_bytes)
             if progress is not None:
                 changes["progress"] = reported(live.progress, progress)
+            if annotations is not None:
+                changes["annotations"] = notes.changed(live.task.annotations, annotations)
             if draft is not None:
                 changes["draft"] = draft(live.task.draft)
                 self._bound_result("draft", changes["draft"])
