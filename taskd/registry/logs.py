@@ -4,8 +4,8 @@ The law: what is here is durable, and of each task it is the end of its log, wit
 lost lines. All together hold at most ``limit`` characters; beyond that those of the task that was silent longest
 are let go, and whoever wants them reads them from the store.
 
-A line belongs to the first change of its task that is shown after it came. So whoever has seen a task at some
-revision, and its lines up to that one, has a whole picture of that moment, and can go on from there.
+A line belongs to the change of its task that it is shown with. So whoever has seen all tasks at some revision,
+and the lines up to that one, has a whole picture of that moment, and can go on from there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OVERHEAD = 200
 
 @attrs.frozen
 class Kept:
-    """A line that came when the newest change of its task was ``revision``: it belongs to the next one."""
+    """A line, and the ``revision`` of the change that it belongs to."""
 
     revision: int
     line: LogLine
@@ -41,9 +41,7 @@ class Logs:
     _lines: OrderedDict[str, deque[Kept]] = attrs.field(factory=OrderedDict)
 
     def append(self, id: str, lines: Sequence[LogLine], revision: int) -> None:
-        """The next lines of a task's log, which are durable; ``revision`` is its newest that was shown."""
-        if not lines:
-            return
+        """The next lines of a task's log, at least one, which are durable and will be shown with ``revision``."""
         kept = self._lines.setdefault(id, deque())
         self._lines.move_to_end(id)
         kept.extend(Kept(revision, line) for line in lines)
@@ -65,7 +63,7 @@ class Logs:
         for each in reversed(kept):
             if each.line.n < start:
                 break
-            if revision is None or each.revision < revision:
+            if revision is None or each.revision <= revision:
                 found.append(each.line)
         return found[::-1]
 
@@ -78,7 +76,7 @@ class Logs:
             return None
         first = kept[-1].line.n + 1
         for each in reversed(kept):
-            if each.revision < revision:
+            if each.revision <= revision:
                 return first
             first = each.line.n
         return first if first == 0 else None
