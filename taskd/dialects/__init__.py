@@ -80,9 +80,9 @@ class Method:
 
 def table() -> dict[str, Method]:
     """All methods by name."""
-    from taskd.dialects import native, smapi
+    from taskd.dialects import native, smapi, ucloud
 
-    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS)
+    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS, *ucloud.METHODS)
     return {method.name: method for method in rows}
 
 
