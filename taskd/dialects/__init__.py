@@ -83,9 +83,15 @@ class Method:
 
 def table() -> dict[str, Method]:
     """All methods by name."""
-    from taskd.dialects import native, smapi, tokens, watch
+    from taskd.dialects import native, smapi, tokens, ucloud, watch
 
-    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS, *watch.METHODS, *tokens.METHODS)
+    rows: Iterable[Method] = (
+        *smapi.METHODS,
+        *native.METHODS,
+        *watch.METHODS,
+        *tokens.METHODS,
+        *ucloud.METHODS,
+    )
     return {method.name: method for method in rows}
 
 

@@ -27,6 +27,7 @@ from taskd.errors import (
 from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
 from taskd.registry import Change, Feed, Live, Registry
+from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
 from taskd.service import bounds, notes
@@ -37,7 +38,7 @@ from taskd.service.tokens import Tokens
 from taskd.states import Event, State, after
 from taskd.store import Query, Store
 
-__all__ = ["PROCESSOR", "Change", "End", "Feed", "Query", "Report", "Service", "gated"]
+__all__ = ["PROCESSOR", "Change", "End", "Feed", "Live", "Query", "Report", "Service", "gated", "of"]
 
 # What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
 # No user can have this name: a colon ends it in the list of users.
@@ -87,12 +88,14 @@ class Service:
         dbg: str = "",
         parent: str | None = None,
         annotations: Mapping[str, str] | None = None,
+        status: str | None = None,
     ) -> Task:
         """Make a task and start it; it is on disk when this returns.
 
         A ``request_id`` that the owner used before returns the task it made then, whatever else is asked.
         ``deadline_s`` is seconds from now until the task fails with DEADLINE_EXCEEDED unless it is committed.
-        ``parent`` is the id of a task that this one is said to be a part of, ``annotations`` are its first notes.
+        ``parent`` is the id of a task that this one is said to be a part of, ``annotations`` are its first notes,
+        ``status`` what its producer says of it first.
 
         Raises:
             BadParams: the operation or its params are wrong; nothing was made.
@@ -102,7 +105,7 @@ class Service:
         kind = find(self.operations, operation)
         owner = owner or caller.user
         named = {"label": label, "description": description, "owner": owner, "request_id": request_id, "dbg": dbg}
-        bounds.texts(self.max_text, named)
+        bounds.texts(self.max_text, {**named, "status": status})
         access.check_start(caller, owner, operation, kind.roles)
         if request_id is not None and (made := await self.store.requested(owner, request_id)) is not None:
             return await self.newest(made.id) or made
@@ -130,6 +133,7 @@ class Service:
                 destroy_on_finish=destroy_on_finish,
                 parent=parent,
                 annotations=noted,
+                status=status,
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
@@ -301,19 +305,22 @@ class Service:
         draft: Callable[[Draft], Draft] | None = None,
         log: Sequence[str] = (),
         more_speeds: Sequence[Speed] = (),
+        annotations: notes.Change | None = None,
         end: End | None = None,
     ) -> Task:
         """The producer of an external task reports; an empty report is a sign of life.
 
         ``draft`` makes of what was said about the outcome what is to be said now. ``more_speeds`` are added to
-        those that were said before (``report.joined``). With ``end`` the task ends in the same change.
+        those that were said before (``report.joined``). With ``end`` the task ends in the same change. For
+        ``annotations`` see ``annotate``.
 
         Raises:
             NotExternal, AlreadyEnded: it is no task to report on.
         """
         live = self._reported(task)
         titles = {f"speeds[{n}].title": each.title for n, each in enumerate((*(speeds or ()), *more_speeds))}
-        bounds.texts(self.max_text, {"label": label, "status": status, **titles})
+        unit = {"progress.unit": progress.unit if progress else None}
+        bounds.texts(self.max_text, {"label": label, "status": status, **titles, **unit})
         bounds.result(self.max_result_bytes, "result", None if end is None else end.result)
         bounds.result(self.max_result_bytes, "error", None if end is None else end.error)
         changes: dict[str, Any] = {}
@@ -327,6 +334,8 @@ class Service:
                 changes["speeds"] = joined(said, (*(speeds or ()), *more_speeds), self.max_result_bytes)
             if progress is not None:
                 changes["progress"] = reported(live.progress, progress)
+            if annotations is not None:
+                changes["annotations"] = notes.changed(live.task.annotations, annotations)
             if draft is not None:
                 changes["draft"] = draft(live.task.draft)
                 bounds.result(self.max_result_bytes, "draft", changes["draft"])
