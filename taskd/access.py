@@ -66,11 +66,26 @@ RULES: Final[dict[str, Rule]] = {
     "start": Rule(processor=NOBODY, foreign=frozenset({ADMIN, SERVICE})),
 }
 
+_USERS: Final = frozenset({USER, ADMIN})
+_SERVICES: Final = frozenset({SERVICE, ADMIN})
+
 # The roles that may call a method at all, where not everyone may.
 CALLS: Final[dict[str, frozenset[str]]] = {
     "Token.add": ADMINS,
     "Token.ls": ADMINS,
     "Token.rm": ADMINS,
+    # UCloud's END_USER and PRIVILEGED (SDU-eScience/UCloud, backend/service-lib, Auth.kt); a service may see what
+    # it produces.
+    "Tasks.list": _USERS,
+    "Tasks.view": EVERYONE,
+    "Tasks.listen": _USERS,
+    "Tasks.create": _SERVICES,
+    "Tasks.postStatus": _SERVICES,
+    "Tasks.markAsComplete": _SERVICES,
+    # What only UCloud's second generation has.
+    "Tasks.browse": _USERS,
+    "Tasks.retrieve": EVERYONE,
+    "Tasks.pauseOrCancel": _USERS,
 }
 
 

@@ -45,6 +45,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 # A user, or a group as sudoers(5) writes it. In no name is what ends one in the tables of both, or a line there.
 NAME = re.compile(r"%?[^%:\x00-\x1f][^:\x00-\x1f]*")
 
+# As the vendor's table of fields has them, or as its example does; nobody knows which is sent.
+KOODRIVE_WIRES = ("table", "example")
+
 
 def setting(
     doc: str,
@@ -95,6 +98,10 @@ class Config:
     )
     connections_per_user: int = setting("most connections of one user id at a time", 1024, least=1)
     requests_in_flight: int = setting("most waiting calls of one connection at a time", 256, least=1)
+    subscriptions_per_connection: int = setting(
+        "most streams of notifications (Task.watch, listen) of one connection at a time", 64, least=1
+    )
+    koodrive_wire: str = setting("code and nextCursor of KooDrive: table (strings) or example (numbers)", "table")
     tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1)
     running_tasks: int = setting("most operations that run at a time; the rest is queued", 64, least=1)
     log_lines: int = setting("newest lines kept of each task's log", 10_000, least=1)
@@ -123,6 +130,8 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
         raise ConfigError(where, f"must be at most {most}, not {value}")
     if field.name == "log_level" and value not in LOG_LEVELS:
         raise ConfigError(where, f"must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
+    if field.name == "koodrive_wire" and value not in KOODRIVE_WIRES:
+        raise ConfigError(where, f"must be one of {', '.join(KOODRIVE_WIRES)}, not {value!r}")
     if field.name == "socket_mode" and not re.fullmatch("0?[0-7]{3}", value):
         raise ConfigError(where, f"must be octal permissions such as 0660, not {value!r}")
     if field.name in ("socket", "state") and not os.path.isabs(value):

@@ -21,16 +21,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 import click
 import trio
 
-from taskd import __version__, access, codec, config, dialects, operations, peer, rpc
+from taskd import __version__, access, codec, config, dialects, operations, peer, rpc, web
 from taskd.config import Config
 from taskd.connection import Connection, Limits
-from taskd.dialects import Method
+from taskd.dialects import Method, koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
     ConfigError,
@@ -145,6 +145,7 @@ class Server:
     service: Service
     xenapi: XenApi
     _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
+    _paths: web.Paths = attrs.field(init=False)
     _connections: set[Connection] = attrs.field(factory=set)
     _per_user: Counter[int] = attrs.field(factory=Counter)
     _known: dict[Credentials, Caller] = attrs.field(factory=dict)
@@ -153,6 +154,8 @@ class Server:
     def __attrs_post_init__(self) -> None:
         # What the running operations and the store need is not to be had by connecting often.
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wire: Literal["table", "example"] = "example" if self.config.koodrive_wire == "example" else "table"
+        self._paths = web.paths(ucloud.FACE, koodrive.face(wire))
         self._most = max(16, soft - 64 - 12 * self.config.running_tasks)
 
     async def connected(self, stream: trio.SocketStream) -> None:
@@ -174,7 +177,9 @@ class Server:
         self._per_user[uid] += 1
         try:
             who = await self._caller(found)
-            connection = Connection(stream, who, self.service, self._methods, self.xenapi, self._limits())
+            connection = Connection(
+                stream, who, self.service, self._methods, self.xenapi, self._paths, self._limits()
+            )
             self._connections.add(connection)
             try:
                 await connection.serve()

@@ -110,8 +110,9 @@ async def follow(service: Service, caller: Caller, fold: Fold, **asked: Any) -> 
     """Run a watch into ``fold`` until cancelled."""
     watch = await law.begin(service, caller, log=True, **asked)
 
-    async def tell(notice: Notice) -> None:
-        fold.take(notice)
+    async def tell(notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            fold.take(notice)
         await trio.lowlevel.checkpoint()
 
     await watch.run(tell)
@@ -183,9 +184,10 @@ async def test_a_slow_watcher_sees_the_latest_not_the_backlog_and_every_line(
         fold, go_on = Fold(), trio.Event()
         watch = await law.begin(service, ROOT, log=True)
 
-        async def tell(notice: Notice) -> None:
-            fold.take(notice)
-            if notice.kind is Kind.CHANGED:
+        async def tell(notices: Sequence[Notice]) -> None:
+            for notice in notices:
+                fold.take(notice)
+            if Kind.CHANGED in {notice.kind for notice in notices}:
                 await go_on.wait()
 
         nursery.start_soon(watch.run, tell)
@@ -278,10 +280,11 @@ async def test_a_watch_goes_on_where_another_ended_wherever_that_was(
             fold = Fold()
             watch = await law.begin(service, ROOT, log=True)
 
-            async def tell(notice: Notice, fold: Fold = fold, last: int = n) -> None:
-                fold.take(notice)
-                if len(fold.kinds) == last:
-                    raise ConnectionResetError
+            async def tell(notices: Sequence[Notice], fold: Fold = fold, last: int = n) -> None:
+                for notice in notices:
+                    fold.take(notice)
+                    if len(fold.kinds) == last:
+                        raise ConnectionResetError
 
             async def until_it_breaks(run: Any = watch.run, tell: Any = tell) -> None:
                 nonlocal broke
@@ -348,9 +351,10 @@ async def test_a_watcher_that_lags_beyond_the_feed_is_resynced_and_ends_with_the
         fold, go_on = Fold(), trio.Event()
         watch = await law.begin(service, ROOT, log=True)
 
-        async def tell(notice: Notice) -> None:
-            fold.take(notice)
-            if notice.kind is Kind.CHANGED:
+        async def tell(notices: Sequence[Notice]) -> None:
+            for notice in notices:
+                fold.take(notice)
+            if Kind.CHANGED in {notice.kind for notice in notices}:
                 await go_on.wait()
 
         nursery.start_soon(watch.run, tell)
@@ -427,8 +431,9 @@ async def test_many_watchers_of_many_changes_all_end_with_the_truth(
         folds = [Fold() for _ in range(100)]
 
         async def slowly(fold: Fold) -> None:
-            async def tell(notice: Notice) -> None:
-                fold.take(notice)
+            async def tell(notices: Sequence[Notice]) -> None:
+                for notice in notices:
+                    fold.take(notice)
                 await trio.sleep(0.1)
 
             await (await law.begin(service, ROOT, log=True)).run(tell)

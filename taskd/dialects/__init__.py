@@ -10,7 +10,7 @@ A dialect that is served over HTTP by paths of its own is a ``Face``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -25,12 +25,12 @@ from taskd.service import Service
 class Stream:
     """What is sent after the reply to the call that opened it: notifications called ``method``, until it ends.
 
-    ``run`` gives the params of each to what it is called with, but for the name of the subscription, which the
-    channel adds; that returns when they are on their way. It is cancelled when the subscription ends.
+    ``run`` gives the params of some at a time to what it is called with, but for the name of the subscription,
+    which the channel adds; that returns when they are on their way. It is cancelled when the subscription ends.
     """
 
     method: str
-    run: Callable[[Callable[[Mapping[str, JSON]], Awaitable[None]]], Awaitable[None]]
+    run: Callable[[Callable[[Sequence[Mapping[str, JSON]]], Awaitable[None]]], Awaitable[None]]
 
 
 class Channel(Protocol):

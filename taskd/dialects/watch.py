@@ -8,7 +8,7 @@ kind of notice), ``revision``, and ``task`` (a record) for ``snapshot`` and ``ch
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -18,7 +18,7 @@ from taskd import codec
 from taskd.dialects import Channel, Method, Stream
 from taskd.dialects.native import record
 from taskd.errors import BadParams
-from taskd.model import JSON, Caller, Task
+from taskd.model import JSON, Caller, LogLine, Task
 from taskd.service import Service
 from taskd.service.watching import Kind, Notice, begin
 
@@ -49,9 +49,9 @@ async def _watch(service: Service, caller: Caller, params: WatchParams, channel:
     watch = await begin(service, caller, params.ids, params.since, log=params.log, log_from=params.log_from)
     revision = watch.revision
 
-    async def run(tell: Callable[[Mapping[str, JSON]], Awaitable[None]]) -> None:
-        async def said(notice: Notice) -> None:
-            await tell(_params(notice))
+    async def run(tell: Callable[[Sequence[Mapping[str, JSON]]], Awaitable[None]]) -> None:
+        async def said(notices: Sequence[Notice]) -> None:
+            await tell([_params(notice) for notice in notices])
 
         await watch.run(said)
 
@@ -72,7 +72,7 @@ def _params(notice: Notice) -> Mapping[str, JSON]:
             said["id"] = task.id
         case Notice(Kind.LOG, task=Task() as task):
             said["id"] = task.id
-            said["lines"] = [codec.unstructure(line) for line in notice.lines]
+            said["lines"] = [_line(line) for line in notice.lines]
             said["next"] = notice.lines[-1].n + 1
     return said
 
@@ -94,6 +94,11 @@ class _Same:
 def _written(same: _Same) -> JSON:
     """The record as JSON text, written once for all who are told of it."""
     return codec.Written(codec.dumps(record(same.task)))
+
+
+@lru_cache(maxsize=1024)
+def _line(line: LogLine) -> JSON:
+    return codec.Written(codec.dumps(codec.unstructure(line)))
 
 
 METHODS: Final = (

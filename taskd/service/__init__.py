@@ -30,7 +30,7 @@ from taskd.registry import Change, Feed, Live, Registry
 from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
-from taskd.service import bounds, notes
+from taskd.service import bounds, destroying, notes
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
 from taskd.service.report import Report, joined, reported
@@ -231,37 +231,15 @@ class Service:
     async def _destroy(self, caller: Caller, task: Task) -> None:
         if task.state.ended and task.journal:
             raise HasResidue(task.id)
-        await self._forget(task)
+        await destroying.forget(self, task)
 
     @gated("destroy with force")
     async def _destroy_with_force(self, caller: Caller, task: Task) -> None:
         live = self.registry.get(task.id)
         if live is not None and task.state is State.COMMITTED and task.residue:
-            # Its finish cannot be done, perhaps never: the admin says that it need not.
-            live.forgotten = True
-            live.wake()
-            with trio.CancelScope(shield=True):
-                await self.store.delete(task.id)
-            self.registry.remove(live)
-            self.registry.forget([task])
-            self.runner.release(task.id)
+            await destroying.give_up(self, live)
         else:
-            await self._forget(task)
-
-    async def _forget(self, task: Task) -> None:
-        live = self.registry.get(task.id)
-        if not task.state.ended or (live is not None and task.journal):
-            raise TaskInProgress(task.id)
-        if live is None:  # nobody may begin to recover it meanwhile
-            live = Live(task)
-            self.registry.add(live)
-        with trio.CancelScope(shield=True):
-            try:
-                await self.store.delete(task.id)
-                self.runner.release(task.id)
-            finally:
-                self.registry.remove(live)
-            self.registry.forget([task])
+            await destroying.forget(self, task)
 
     @gated("destroy")
     async def destroy_when_ended(self, caller: Caller, task: Task) -> None:

@@ -41,8 +41,16 @@ MOST: Final = 1000
 PAGE: Final = 500
 
 
-# Seconds after a batch of changes in which more of them gather: what moves faster is told twenty times a second.
+# Notices that are told at a time.
+BATCH: Final = 100
+
+# Seconds after changes were told in which more of them gather: what moves faster is told twenty times a second.
 CALM: Final = 0.05
+
+# A crowd of watchers must leave time for those whom they watch: each rests so many times as long as its telling
+# took, at most RESTED seconds, so that what they tell gathers and they all together tell less.
+REST: Final = 3.0
+RESTED: Final = 1.0
 
 
 @unique
@@ -70,7 +78,7 @@ class Notice:
     lines: Sequence[LogLine] = ()
 
 
-Tell: TypeAlias = Callable[[Notice], Awaitable[None]]
+Tell: TypeAlias = Callable[[Sequence[Notice]], Awaitable[None]]
 
 
 @attrs.define(eq=False)
@@ -88,6 +96,7 @@ class Watch:
     log: bool
     _told: dict[str, int]
     _fresh: bool
+    _due: list[Notice] = attrs.field(factory=list)
     # Tasks that the snapshot showed later than it began, until their changes have been passed.
     _shown: dict[str, int] = attrs.field(factory=dict)
 
@@ -99,17 +108,28 @@ class Watch:
                 await self._snapshot(None, tell)
             while True:
                 if not feed.covers(self.revision):
-                    await tell(Notice(Kind.RESYNC, feed.revision))
+                    await self._say(Notice(Kind.RESYNC, feed.revision), tell)
                     await self._snapshot(self.revision, tell)
                     continue
+                began = trio.current_time()
                 changes, self.revision = feed.since(self.revision), feed.revision
                 for change in changes:
                     await self._change(change, tell)
                 self._shown.clear()
-                if changes:
-                    await trio.sleep(CALM)
+                if self._due:
+                    await self._flush(tell)
+                    await trio.sleep(min(max(CALM, REST * (trio.current_time() - began)), RESTED))
                 if self.revision == feed.revision:
                     await bell.wait()
+
+    async def _say(self, notice: Notice, tell: Tell) -> None:
+        self._due.append(notice)
+        if len(self._due) >= BATCH:
+            await self._flush(tell)
+
+    async def _flush(self, tell: Tell) -> None:
+        due, self._due = self._due, []
+        await tell(due)
 
     def _places(self) -> Sequence[tuple[str, str]]:
         if self.ids is not None:
@@ -127,7 +147,7 @@ class Watch:
             return
         if change.gone:
             self._told.pop(task.id, None)
-            await tell(Notice(Kind.DESTROYED, change.revision, task))
+            await self._say(Notice(Kind.DESTROYED, change.revision, task), tell)
         else:
             await self._task(Kind.CHANGED, change.revision, task, tell)
 
@@ -138,8 +158,8 @@ class Watch:
             if not lines:
                 break
             self._told[task.id] = lines[-1].n + 1
-            await tell(Notice(Kind.LOG, revision, task, lines))
-        await tell(Notice(kind, revision, task))
+            await self._say(Notice(Kind.LOG, revision, task, lines), tell)
+        await self._say(Notice(kind, revision, task), tell)
         if not task.open:
             self._told.pop(task.id, None)
 
@@ -152,7 +172,8 @@ class Watch:
                     self._shown[task.id] = task.revision
                 await self._task(Kind.SNAPSHOT, task.revision, task, tell)
         self.revision = start
-        await tell(Notice(Kind.SYNCED, start))
+        await self._say(Notice(Kind.SYNCED, start), tell)
+        await self._flush(tell)
 
     async def _tasks(self, since: int | None) -> AsyncGenerator[Task]:
         registry, service = self.service.registry, self.service

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+import trio
 
 from taskd.dialects import Reply, Stream, table
 from taskd.dialects.ucloud import (
@@ -33,7 +34,7 @@ from taskd.errors import (
 )
 from taskd.model import JSON
 from tests.bench import ROOT
-from tests.dialects.cloud import ALICE, BOB, UCLOUD, heard, quiet, site, unchanged, update
+from tests.dialects.cloud import ALICE, BOB, UCLOUD, quiet, site, unchanged, update
 
 FRAME: dict[str, JSON] = {
     "call": "task.listen", "streamId": "0", "payload": {}, "bearer": "token", "causedBy": None, "project": None,
@@ -186,10 +187,17 @@ async def test_a_stream_of_updates(tmp_path: Path) -> None:
         assert await method(ucloud.service, ALICE, {}, opened) == {"subscription": "s1"}
         await ucloud.post(id, newStatus="s")  # between the reply and the first look
         stream = opened.streams[0]
-        assert isinstance(stream.events, AsyncGenerator)
-        async with heard(stream.events) as frames:
+        frames: list[Mapping[str, JSON]] = []
+
+        async def tell(some: Sequence[Mapping[str, JSON]]) -> None:
+            frames.extend(some)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.run, tell)
             await quiet()
             await ucloud.complete(id)
+            await quiet()
+            nursery.cancel_scope.cancel()
         assert await method(ucloud.service, ALICE, {"since": 0}, opened) == {"subscription": "s2"}
         assert not ucloud.service.registry.feed._bells
         with pytest.raises(NeedsStream):

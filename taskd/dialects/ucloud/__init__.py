@@ -10,70 +10,43 @@ title, a progress and an end as everything else, only that nobody can post to it
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
 
 from taskd.dialects import Channel, Method, Stream
 from taskd.dialects.ucloud import models, tasks
-from taskd.dialects.ucloud.calls import CALLS, STREAMS, call
+from taskd.dialects.ucloud.calls import CALLS, STREAMS, Listen, call
 from taskd.dialects.ucloud.face import FACE
 from taskd.dialects.ucloud.follow import ListenRequest
 from taskd.dialects.ucloud.frames import PING, FrameCall, message, response
 from taskd.dialects.ucloud.listen import listen, updates
 from taskd.dialects.ucloud.replies import refuse_frame
-from taskd.dialects.ucloud.roles import ROLES, allow
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
 __all__ = [
-    "CALLS", "FACE", "METHODS", "PING", "ROLES", "STREAMS", "FrameCall", "call", "listen", "message",
+    "CALLS", "FACE", "METHODS", "PING", "STREAMS", "FrameCall", "Listen", "call", "listen", "message",
     "refuse_frame", "response",
 ]  # fmt: skip
 
 
-async def _create(service: Service, caller: Caller, params: models.CreateRequest) -> JSON:
-    allow(caller, "Tasks.create")
-    return await tasks.create(service, caller, params)
-
-
-async def _list(service: Service, caller: Caller, params: models.ListRequest) -> JSON:
-    allow(caller, "Tasks.list")
-    return await tasks.list_(service, caller, params)
-
-
-async def _view(service: Service, caller: Caller, params: models.FindByStringId) -> JSON:
-    allow(caller, "Tasks.view")
-    return await tasks.view(service, caller, params)
-
-
-async def _post_status(service: Service, caller: Caller, params: models.PostStatusRequest) -> JSON:
-    allow(caller, "Tasks.postStatus")
-    return await tasks.post_status(service, caller, params)
-
-
-async def _mark_as_complete(service: Service, caller: Caller, params: models.FindByStringId) -> JSON:
-    allow(caller, "Tasks.markAsComplete")
-    return await tasks.mark_as_complete(service, caller, params)
-
-
 async def _listen(service: Service, caller: Caller, params: ListenRequest, channel: Channel) -> JSON:
-    allow(caller, "Tasks.listen")
-    told = _told(updates(service, caller, params))
-    return {"subscription": channel.open(Stream("Tasks.update", told))}
+    told = updates(service, caller, params)  # what is posted from here on is in them
 
+    async def run(tell: Callable[[Sequence[Mapping[str, JSON]]], Awaitable[None]]) -> None:
+        async with aclosing(told):
+            async for update in told:
+                await tell([{"update": update}])
 
-async def _told(updates: AsyncGenerator[Mapping[str, JSON], None]) -> AsyncGenerator[Mapping[str, JSON], None]:
-    async with aclosing(updates):
-        async for update in updates:
-            yield {"update": update}
+    return {"subscription": channel.open(Stream("Tasks.update", run))}
 
 
 METHODS: Final = (
-    Method("Tasks.create", models.CreateRequest, _create, "Make a task of a user, whose producer is the caller"),
-    Method("Tasks.list", models.ListRequest, _list, "A page of the caller's own tasks that are not complete"),
-    Method("Tasks.view", models.FindByStringId, _view, "A task, for its owner and its producer"),
-    Method("Tasks.postStatus", models.PostStatusRequest, _post_status, "Say what is new of a task"),
-    Method("Tasks.markAsComplete", models.FindByStringId, _mark_as_complete, "Say that a task is done"),
+    Method("Tasks.create", models.CreateRequest, tasks.create, "Make a user's task that the caller produces"),
+    Method("Tasks.list", models.ListRequest, tasks.list_, "A page of the caller's own incomplete tasks"),
+    Method("Tasks.view", models.FindByStringId, tasks.view, "A task, for its owner and its producer"),
+    Method("Tasks.postStatus", models.PostStatusRequest, tasks.post_status, "Say what is new of a task"),
+    Method("Tasks.markAsComplete", models.FindByStringId, tasks.mark_as_complete, "Say that a task is done"),
     Method("Tasks.listen", ListenRequest, _listen, "Follow the caller's own tasks, by Tasks.update", channel=True),
 )

@@ -21,7 +21,7 @@ import attrs
 from taskd.dialects import Reply
 from taskd.dialects.ucloud import models, tasks
 from taskd.dialects.ucloud.follow import Follower, ListenRequest, reported, run_here
-from taskd.dialects.ucloud.roles import allow, hidden, owned, produced, related
+from taskd.dialects.ucloud.roles import hidden, owned, produced, related
 from taskd.errors import BadParams, DoesNotExist
 from taskd.model import JSON, Caller, Failure, Task
 from taskd.service import End, Query, Report, Service, of
@@ -288,7 +288,7 @@ def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Ma
         PermissionDenied: the caller may not listen.
         InvalidRequest: of the payload.
     """
-    allow(caller, "Tasks.listen")
+    service.allow(caller, "Tasks.listen")
     said = models.read(payload, ListenRequest)
     return _changes(Follower.begin(service, caller, said.since), numbered=said.since is not None)
 

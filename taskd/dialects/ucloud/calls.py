@@ -12,7 +12,6 @@ from taskd.dialects import Reply
 from taskd.dialects.ucloud import background, models, tasks
 from taskd.dialects.ucloud.listen import listen
 from taskd.dialects.ucloud.replies import refuse_frame
-from taskd.dialects.ucloud.roles import allow
 from taskd.errors import InternalError, TaskdError
 from taskd.model import JSON, Caller
 from taskd.service import Service
@@ -22,7 +21,7 @@ logger = logging.getLogger("taskd.dialects.ucloud")
 
 @attrs.frozen
 class Call:
-    """``role`` is its row of ``roles.ROLES``; ``verb`` takes what was ``said`` and gives the body, or a Reply."""
+    """``role`` is its row of ``access.CALLS``; ``verb`` takes what was ``said`` and gives the body, or a Reply."""
 
     role: str
     said: type[Any]
@@ -60,7 +59,7 @@ async def answer(service: Service, caller: Caller, name: str, payload: JSON) -> 
     found = CALLS.get(name)
     if found is None:
         return Reply(404, {})
-    allow(caller, found.role)
+    service.allow(caller, found.role)
     body = await found.verb(service, caller, models.read(payload, found.said))
     return body if isinstance(body, Reply) else Reply(200, body)
 

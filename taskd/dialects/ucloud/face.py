@@ -16,7 +16,6 @@ from taskd.dialects import Asked, Face, Reply
 from taskd.dialects.ucloud.calls import CALLS, answer
 from taskd.dialects.ucloud.models import why
 from taskd.dialects.ucloud.replies import NO_BODY, refuse
-from taskd.dialects.ucloud.roles import allow
 from taskd.errors import InvalidRequest
 from taskd.model import JSON
 
@@ -41,13 +40,13 @@ def _number(asked: Asked, name: str) -> int | None:
 
 
 async def _list(asked: Asked) -> Reply:
-    allow(asked.caller, "Tasks.list")
+    asked.service.allow(asked.caller, "Tasks.list")
     payload = {name: _number(asked, name) for name in ("itemsPerPage", "page")}
     return await answer(asked.service, asked.caller, "task.list", payload)
 
 
 async def _browse(asked: Asked) -> Reply:
-    allow(asked.caller, "Tasks.browse")
+    asked.service.allow(asked.caller, "Tasks.browse")
     payload = {"itemsPerPage": _number(asked, "itemsPerPage"), "next": _value(asked, "next")}
     return await answer(asked.service, asked.caller, "tasks.browse", payload)
 
@@ -71,7 +70,7 @@ def _posted(name: Callable[[JSON], str]) -> Callable[[Asked], Awaitable[Reply]]:
 
     async def answered(asked: Asked) -> Reply:
         # The roles of a call are those of both generations; who may not call it is told nothing of the body.
-        allow(asked.caller, CALLS[name(None)].role)
+        asked.service.allow(asked.caller, CALLS[name(None)].role)
         if not asked.body.strip():
             return Reply(400, why(NO_BODY))
         try:

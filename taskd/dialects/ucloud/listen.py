@@ -18,7 +18,6 @@ import attrs
 
 from taskd.dialects.ucloud import models
 from taskd.dialects.ucloud.follow import Follower, ListenRequest, Step, reported, run_here
-from taskd.dialects.ucloud.roles import allow
 from taskd.errors import DoesNotExist
 from taskd.model import JSON, Caller, LogLine
 from taskd.service import Service, of
@@ -41,7 +40,7 @@ def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Ma
         PermissionDenied: the caller may not listen.
         InvalidRequest: of the payload.
     """
-    allow(caller, "Tasks.listen")
+    service.allow(caller, "Tasks.listen")
     return updates(service, caller, models.read(payload, ListenRequest))
 
 

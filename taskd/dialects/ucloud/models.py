@@ -137,7 +137,8 @@ def named(**names: str) -> Iterator[None]:
         yield
     except BadParams as error:
         field = error.path.removeprefix("params.")
-        raise BadParams(f"params.{names.get(field, field)}", error.fault) from None
+        part = max((name for name in names if field.startswith(name)), key=len, default="")
+        raise BadParams(f"params.{names.get(part, '')}{field.removeprefix(part)}", error.fault) from None
 
 
 # What goes out.
