@@ -158,7 +158,7 @@ async def _faced(
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)
         reply = face.refuse(InternalError(), language)
-    return Response(reply.status, orjson.dumps(reply.body), FACE_TYPE)
+    return Response(reply.status, orjson.dumps(reply.body, option=orjson.OPT_APPEND_NEWLINE), FACE_TYPE)
 
 
 def _fields(query: str) -> tuple[tuple[str, str], ...]:
