@@ -106,6 +106,8 @@ class Registry:
 
     feed: Feed = attrs.field(factory=Feed)
     logs: Logs = attrs.field(factory=Logs)
+    # Whoever gathers much from the feed takes its turn here, one after the other.
+    turn: trio.Lock = attrs.field(factory=trio.Lock)
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)

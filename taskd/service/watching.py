@@ -38,19 +38,14 @@ if TYPE_CHECKING:
 MOST: Final = 1000
 
 # Tasks, or lines of a log, that are fetched at a time.
-PAGE: Final = 500
+PAGE: Final = 250
 
 
-# Notices that are told at a time.
+# Notices, and lines in them, that are told at a time, about.
 BATCH: Final = 100
 
 # Seconds after changes were told in which more of them gather: what moves faster is told twenty times a second.
 CALM: Final = 0.05
-
-# A crowd of watchers must leave time for those whom they watch: each rests so many times as long as its telling
-# took, at most RESTED seconds, so that what they tell gathers and they all together tell less.
-REST: Final = 3.0
-RESTED: Final = 1.0
 
 
 @unique
@@ -96,7 +91,6 @@ class Watch:
     log: bool
     _told: dict[str, int]
     _fresh: bool
-    _due: list[Notice] = attrs.field(factory=list)
     # Tasks that the snapshot showed later than it began, until their changes have been passed.
     _shown: dict[str, int] = attrs.field(factory=dict)
 
@@ -104,32 +98,32 @@ class Watch:
         """Tell what there is to tell, for ever, as fast as ``tell`` takes it. A cancel disturbs nobody."""
         feed = self.service.registry.feed
         with feed.bell(*self._places()) as bell:
-            if self._fresh:
-                await self._snapshot(None, tell)
-            while True:
-                if not feed.covers(self.revision):
-                    await self._say(Notice(Kind.RESYNC, feed.revision), tell)
-                    await self._snapshot(self.revision, tell)
-                    continue
-                began = trio.current_time()
-                changes, self.revision = feed.since(self.revision), feed.revision
-                for change in changes:
-                    await self._change(change, tell)
-                self._shown.clear()
-                if self._due:
-                    await self._flush(tell)
-                    await trio.sleep(min(max(CALM, REST * (trio.current_time() - began)), RESTED))
-                if self.revision == feed.revision:
-                    await bell.wait()
+            async with aclosing(self._notices()) as notices:
+                while True:
+                    all_told, due = await self._gather(notices)
+                    if due:
+                        await tell(due)
+                    if all_told and due:
+                        await trio.sleep(CALM)
+                    if all_told and self.revision == feed.revision:
+                        await bell.wait()
 
-    async def _say(self, notice: Notice, tell: Tell) -> None:
-        self._due.append(notice)
-        if len(self._due) >= BATCH:
-            await self._flush(tell)
+    async def _gather(self, notices: AsyncGenerator[Notice | None]) -> tuple[bool, Sequence[Notice]]:
+        """Some notices that are due, and whether they are all for now.
 
-    async def _flush(self, tell: Tell) -> None:
-        due, self._due = self._due, []
-        await tell(due)
+        One watcher gathers at a time: a crowd that is rung at once must not keep those waiting whom it watches,
+        and while one waits for its turn, what it is to be told gathers into less.
+        """
+        due: list[Notice] = []
+        async with self.service.registry.turn:
+            weight = 0
+            while weight < BATCH:
+                notice = await anext(notices)
+                if notice is None:
+                    return True, due
+                due.append(notice)
+                weight += 1 + len(notice.lines)
+        return False, due
 
     def _places(self) -> Sequence[tuple[str, str]]:
         if self.ids is not None:
@@ -139,41 +133,58 @@ class Watch:
     def _wants(self, task: Task) -> bool:
         return (self.ids is None or task.id in self.ids) and self.service.sees(self.caller, task)
 
-    async def _change(self, change: place.Change, tell: Tell) -> None:
-        task = change.task
-        newest = self.service.registry.feed.newest(task.id)
-        overtaken = newest is not None and newest.revision > self.revision
-        if overtaken or not self._wants(task) or self._shown.get(task.id, 0) >= change.revision:
-            return
-        if change.gone:
-            self._told.pop(task.id, None)
-            await self._say(Notice(Kind.DESTROYED, change.revision, task), tell)
-        else:
-            await self._task(Kind.CHANGED, change.revision, task, tell)
+    async def _notices(self) -> AsyncGenerator[Notice | None]:
+        """What to tell, one after the other, each state after the log lines before it; None when that is all."""
+        async with aclosing(self._states()) as states:
+            async for state in states:
+                if state is not None and state.task is not None and state.kind is not Kind.DESTROYED:
+                    while lines := await self._lines(state.task):
+                        yield Notice(Kind.LOG, state.revision, state.task, lines)
+                yield state
+                if state is not None and state.task is not None and not state.task.open:
+                    self._told.pop(state.task.id, None)
 
-    async def _task(self, kind: Kind, revision: int, task: Task, tell: Tell) -> None:
-        """The log lines of ``task`` that were not told yet, then the task."""
-        while self.log:
-            lines = await self.service.lines(task.id, self._told.get(task.id, 0), PAGE)
-            if not lines:
-                break
+    async def _lines(self, task: Task) -> Sequence[LogLine]:
+        """The next log lines of a task that were not told yet."""
+        if not self.log:
+            return ()
+        lines = await self.service.lines(task.id, self._told.get(task.id, 0), PAGE)
+        if lines:
             self._told[task.id] = lines[-1].n + 1
-            await self._say(Notice(Kind.LOG, revision, task, lines), tell)
-        await self._say(Notice(kind, revision, task), tell)
-        if not task.open:
-            self._told.pop(task.id, None)
+        return lines
 
-    async def _snapshot(self, since: int | None, tell: Tell) -> None:
+    async def _states(self) -> AsyncGenerator[Notice | None]:
+        feed, fresh = self.service.registry.feed, self._fresh
+        while True:
+            if fresh or not feed.covers(self.revision):
+                if not fresh:
+                    yield Notice(Kind.RESYNC, feed.revision)
+                async with aclosing(self._snapshot(None if fresh else self.revision)) as snapshot:
+                    async for state in snapshot:
+                        yield state
+                fresh = False
+                continue
+            changes, self.revision = feed.since(self.revision), feed.revision
+            for change in changes:
+                newest = feed.newest(change.task.id)
+                overtaken = newest is not None and newest.revision > self.revision
+                shown = self._shown.get(change.task.id, 0) >= change.revision
+                if not (overtaken or shown) and self._wants(change.task):
+                    kind = Kind.DESTROYED if change.gone else Kind.CHANGED
+                    yield Notice(kind, change.revision, change.task)
+            self._shown.clear()
+            yield None
+
+    async def _snapshot(self, since: int | None) -> AsyncGenerator[Notice]:
         """What there is, and what has ended since; then stand at the revision that this began at."""
         start = self.service.registry.feed.revision
         async with aclosing(self._tasks(since)) as tasks:
             async for task in tasks:
                 if task.revision > start:
                     self._shown[task.id] = task.revision
-                await self._task(Kind.SNAPSHOT, task.revision, task, tell)
+                yield Notice(Kind.SNAPSHOT, task.revision, task)
         self.revision = start
-        await self._say(Notice(Kind.SYNCED, start), tell)
-        await self._flush(tell)
+        yield Notice(Kind.SYNCED, start)
 
     async def _tasks(self, since: int | None) -> AsyncGenerator[Task]:
         registry, service = self.service.registry, self.service
