@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from math import isfinite
 from typing import Final, Literal
 
 import attrs
@@ -155,7 +154,7 @@ def _percentage(task: Task) -> float:
     told = INDETERMINATE
     with suppress(ValueError):  # a note that somebody else has written
         told = float(task.annotations[PERCENTAGE])
-    told = told if isfinite(told) and 0 <= told <= 100 else INDETERMINATE
+    told = told if 0 <= told <= 100 else INDETERMINATE
     return told if told == INDETERMINATE or told > reached - 0.01 else reached
 
 
@@ -221,9 +220,10 @@ async def post_status(service: Service, caller: Caller, said: PostStatusRequest)
     """
     status = said.update.status
     task = produced(caller, await _numbered(service, caller, said.update.id))
-    notes, progress = {}, None
-    if status.state in _UNDER_WAY:
-        notes[STATE] = str(status.state)
+    notes: dict[str, str] = {}
+    progress = None
+    if status.state is not None:
+        notes[STATE] = status.state
     if status.progress is not None:
         notes[PROGRESS] = status.progress
     if status.percentage is not None:

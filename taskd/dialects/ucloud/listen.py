@@ -147,6 +147,9 @@ class Messages:
             return kept, False
         try:
             lines = await self.service.log(self.caller, id, known.line, LINES + 1)
+            if not lines or lines[0].n == known.line:
+                return lines, False
+            oldest = await self.service.log(self.caller, id, 0, 1)
         except DoesNotExist:
             return (), False
-        return lines, bool(lines) and lines[0].n > known.line
+        return lines, bool(oldest) and oldest[0].n > known.line  # else the store has lost those between
