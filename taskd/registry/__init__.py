@@ -254,8 +254,8 @@ class Registry:
     def logged(self, live: Live, lines: Sequence[LogLine], revision: int) -> None:
         """These lines of its log are durable, and will be shown with ``revision``."""
         if lines:
+            self.logs.append(live.task.id, lines, revision, live.log_kept)
             live.log_kept = lines[-1].n + 1
-            self.logs.append(live.task.id, lines, revision)
 
     def forget(self, tasks: Iterable[Task]) -> None:
         """These tasks are destroyed, durably: show that."""

@@ -33,34 +33,47 @@ class Kept:
 
 
 @attrs.define(eq=False)
+class End:
+    """The end of a log: all of it from number ``begin`` on; a number without a line is one that was lost."""
+
+    begin: int
+    lines: deque[Kept] = attrs.field(factory=deque)
+
+
+@attrs.define(eq=False)
 class Logs:
     """See the module."""
 
     limit: int = LIMIT
     _size: int = 0
-    _lines: OrderedDict[str, deque[Kept]] = attrs.field(factory=OrderedDict)
+    _ends: OrderedDict[str, End] = attrs.field(factory=OrderedDict)
 
-    def append(self, id: str, lines: Sequence[LogLine], revision: int) -> None:
-        """The next lines of a task's log, at least one, which are durable and will be shown with ``revision``."""
-        kept = self._lines.setdefault(id, deque())
-        self._lines.move_to_end(id)
-        kept.extend(Kept(revision, line) for line in lines)
+    def append(self, id: str, lines: Sequence[LogLine], revision: int, begin: int) -> None:
+        """The next lines of a task's log, at least one, which are durable and will be shown with ``revision``.
+
+        ``begin`` is the number after the last line that was durable before.
+        """
+        end = self._ends.setdefault(id, End(begin))
+        self._ends.move_to_end(id)
+        end.lines.extend(Kept(revision, line) for line in lines)
         self._size += sum(map(_cost, lines))
         while self._size > self.limit:
-            oldest, lines_of = next(iter(self._lines.items()))
-            self._size -= _cost(lines_of.popleft().line)
-            if not lines_of:
-                del self._lines[oldest]
+            oldest, cut = next(iter(self._ends.items()))
+            line = cut.lines.popleft().line
+            cut.begin = line.n + 1
+            self._size -= _cost(line)
+            if not cut.lines:
+                del self._ends[oldest]
 
     def after(self, id: str, start: int, revision: int | None = None) -> Sequence[LogLine] | None:
         """All lines from number ``start`` on, that belong to changes up to ``revision``; None where only the
         store can tell.
         """
-        kept = self._lines.get(id)
-        if kept is None or kept[0].line.n > start:
+        end = self._ends.get(id)
+        if end is None or end.begin > start:
             return None
         found: list[LogLine] = []
-        for each in reversed(kept):
+        for each in reversed(end.lines):
             if each.line.n < start:
                 break
             if revision is None or each.revision <= revision:
@@ -71,22 +84,24 @@ class Logs:
         """The number of the first line that belongs to a change after ``revision``, which may be still to come;
         None where no line is here that could tell.
         """
-        kept = self._lines.get(id)
-        if kept is None:
+        end = self._ends.get(id)
+        if end is None:
             return None
-        first = kept[-1].line.n + 1
-        for each in reversed(kept):
+        first = end.lines[-1].line.n + 1
+        for each in reversed(end.lines):
             if each.revision <= revision:
                 return first
             first = each.line.n
-        return first if first == 0 else None
+        return first if end.begin == 0 else None
 
     def forget(self, id: str) -> None:
         """The task is destroyed."""
-        self._size -= sum(_cost(each.line) for each in self._lines.pop(id, ()))
+        end = self._ends.pop(id, None)
+        if end is not None:
+            self._size -= sum(_cost(each.line) for each in end.lines)
 
     def __repr__(self) -> str:
-        return f"<Logs of {len(self._lines)} tasks>"
+        return f"<Logs of {len(self._ends)} tasks>"
 
 
 def _cost(line: LogLine) -> int:

@@ -17,6 +17,7 @@ from taskd.model import JSON, Caller
 from taskd.operations import copy
 from taskd.service import Report
 from taskd.states import State
+from taskd.store.sqlite import SqliteStore
 from tests.bench import ROOT
 from tests.dialects.client import Gates
 from tests.dialects.cloud import (
@@ -239,7 +240,15 @@ async def test_a_failure_without_words_has_some(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("told", "shown", "fraction"),
-    [(50, 50.0, 0.5), (33.3, 33.3, 0.333), (-1, -1.0, 0.0), (-7, -1.0, 0.0), (0, 0.0, 0.0), (250, 100.0, 1.0)],
+    [
+        (50, 50.0, 0.5),
+        (33.3, 33.3, 0.333),
+        (7, 7.0, 0.07),
+        (-1, -1.0, 0.0),
+        (-7, -1.0, 0.0),
+        (0, 0.0, 0.0),
+        (250, 100.0, 1.0),
+    ],
 )
 async def test_a_percentage_is_a_progress_too(tmp_path: Path, told: float, shown: float, fraction: float) -> None:
     async with site(tmp_path) as ucloud:
@@ -278,6 +287,45 @@ async def test_notes_that_others_wrote_do_no_harm(tmp_path: Path) -> None:
             await ucloud.service.annotate(ALICE, uuid, lambda _, wild=wild: wild)  # type: ignore[misc]
             status = (await seen(ucloud, id))["status"]
             assert (status["state"], status["progressPercentage"]) == ("RUNNING", -1.0)
+
+
+async def test_what_taskd_runs_is_in_the_state_that_it_is_in(tmp_path: Path) -> None:
+    async with site(tmp_path, Gates().operation(copy.OPERATION)) as ucloud:
+        params = {"source": "/s", "target": "/t"}
+        task = await ucloud.service.start(ROOT, "copy", params, owner=ALICE.user)
+        await quiet()
+        await ucloud.service.annotate(ALICE, task.id, lambda _: {"ucloud.state": "SUSPENDED"})
+        assert (await seen(ucloud, task.seq))["status"]["state"] == "RUNNING"
+
+
+async def test_only_its_producer_posts_to_a_task(tmp_path: Path) -> None:
+    """Not its owner, whatever roles that has."""
+    async with site(tmp_path) as ucloud:
+        id = (await ucloud.said(P1, "POST /api/tasks", {"user": P2.user}))["taskId"]
+        assert await post(ucloud, id, P2, title="mine") == NOT_FOUND
+        assert await ucloud.ask(P2, "POST /api/tasks/markAsComplete", {"id": id}) == NOT_FOUND
+        assert (await seen(ucloud, id, P1))["status"]["title"] == "Background task"
+
+
+async def test_a_sign_of_life_is_told(tmp_path: Path) -> None:
+    async with site(tmp_path) as ucloud:
+        id = await create(ucloud)
+        async with heard(whole(ucloud)) as frames:
+            await post(ucloud, id)
+            await quiet()
+            await ucloud.service.cancel(ALICE, (await ucloud.service.numbered(ALICE, id)).id)
+
+    assert [frame["taskId"] for frame in frames] == [id]
+
+
+async def test_numbers_that_no_store_could_keep_are_no_tasks(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "taskd.sqlite")
+    async with site(tmp_path, store=store) as ucloud:
+        id = await create(ucloud)
+        assert (await seen(ucloud, id))["taskId"] == id
+        for wrong in (0, id + 1, 2**63 - 1, 2**63, 2**64):
+            assert await ucloud.ask(ALICE, f"GET /api/tasks/retrieve?id={wrong}") == NOT_FOUND
+    await store.close()
 
 
 async def test_pages_go_from_the_newest_to_the_oldest(tmp_path: Path) -> None:
@@ -332,9 +380,9 @@ async def test_a_next_that_is_none_is_refused(tmp_path: Path, query: str) -> Non
 
 async def test_who_may_ask_for_a_cancel(tmp_path: Path) -> None:
     async with site(tmp_path) as ucloud:
-        id = await create(ucloud, canCancel=True)
+        id = (await ucloud.said(ROOT, "POST /api/tasks", {"user": ALICE.user, "canCancel": True}))["taskId"]
         body = {"id": id, "requestedState": "CANCELLED"}
-        for caller in (BOB, ROOT):
+        for caller in (BOB, ROOT):  # nor its producer
             assert await ucloud.ask(caller, "POST /api/tasks/pauseOrCancel", body) == NOT_FOUND
         assert not (await ucloud.service.numbered(ALICE, id)).cancel_requested
 

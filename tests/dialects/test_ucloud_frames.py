@@ -31,6 +31,7 @@ from taskd.errors import (
     InvalidRequest,
     NeedsStream,
     PermissionDenied,
+    Unauthenticated,
 )
 from taskd.model import JSON
 from tests.bench import ROOT
@@ -177,6 +178,8 @@ async def test_the_same_calls_as_methods(tmp_path: Path) -> None:
                 await ask(name, ALICE, **params)
         with pytest.raises(PermissionDenied):
             await ask("list", UCLOUD)
+        with pytest.raises(Unauthenticated):
+            await ask("view", attrs.evolve(ALICE, roles=frozenset()), id=id)
 
 
 async def test_a_stream_of_updates(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from tests.dialects.cloud import (
     unchanged,
     update,
 )
+from tests.test_runner import FullStore
 
 FILES = {"title": "files", "current": 3, "maximum": 12}
 SPEED = {"title": "Files", "speed": 4.5, "unit": "/s", "asText": "4.5 files/s"}
@@ -201,6 +202,67 @@ async def test_who_lags_is_told_the_difference_and_not_less(tmp_path: Path) -> N
         update(short, newTitle="made and done", complete=True),
         update(id, messageToAppend="m4"),
     ]
+
+
+@pytest.mark.parametrize("long", [0, 1])
+async def test_each_frame_has_the_revision_up_to_which_all_is_told(tmp_path: Path, long: int) -> None:
+    async with site(tmp_path) as ucloud:
+        ids = [await ucloud.create() for _ in range(3)]
+        begun = ucloud.service.registry.feed.revision
+        stream = ucloud.listen(since=0)
+        for id in ids:
+            await ucloud.service.update(UCLOUD, id, log=["m"] * (LINES + 1 if id == ids[long] else 1))
+        async with heard(stream) as frames:
+            pass
+        revisions = [(await ucloud.service.get(ALICE, id)).revision for id in ids]
+
+    first = [begun, *revisions][long]  # with the first part of the long log not all of it is told
+    assert [frame["rev"] for frame in frames] == sorted([first, *revisions])
+
+
+async def test_a_message_is_told_with_its_own_post_however_early_it_is_stored(tmp_path: Path) -> None:
+    """While what was decided before it is not shown, it is not shown either."""
+    async with site(tmp_path) as ucloud:
+        registry = ucloud.service.registry
+        id = await ucloud.create()
+        stream = ucloud.listen()
+        await ucloud.post(id, newStatus="s1", messageToAppend="a")
+        seen = (await ucloud.service.get(ALICE, id)).revision
+        ahead = registry.take(None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(ucloud.post, id, newStatus="s2", messageToAppend="b"))
+            await quiet()
+            async with heard(stream) as frames, ucloud.listening(since=seen) as back, ucloud.listening() as late:
+                await quiet()
+                before = list(frames), list(back), list(late)
+                registry.give_up(ahead)
+
+    first = update(id, newStatus="s1", messageToAppend="a")
+    second = update(id, newStatus="s2", messageToAppend="b")
+    assert before == ([first], [], [{**first, "newTitle": "title"}])
+    assert frames[1:] == late[1:] == [second]
+    assert [{**frame, "rev": 0} for frame in back] == [{**second, "rev": 0}]
+
+
+@pytest.mark.parametrize("limit", [10**6, 0], ids=["in memory", "in the store"])
+async def test_a_post_that_was_lost_leaves_no_mark_in_the_next(tmp_path: Path, limit: int) -> None:
+    """The producer was told (503), and says it again. The store alone cannot know of the very first."""
+    store = FullStore()
+    async with site(tmp_path, store=store) as ucloud:
+        ucloud.service.registry.logs.limit = limit
+        id = await ucloud.create()
+        async with ucloud.listening() as frames:
+            for n in range(3):
+                store.full = True
+                said = {"update": {"jobId": id, "messageToAppend": f"{n}", "newTitle": f"t{n}"}}
+                assert (await ucloud.ask(UCLOUD, "POST /api/tasks/postStatus", said)).status == 503
+                store.full = False
+                await ucloud.post(id, messageToAppend=f"{n}", newTitle=f"t{n}")
+                await quiet()
+
+    first = "0" if limit else f"{CUT}0"
+    assert [frame["messageToAppend"] for frame in frames] == [first, "1", "2"]
+    assert [frame["newTitle"] for frame in frames] == ["t0", "t1", "t2"]
 
 
 async def test_who_lags_behind_a_long_log_gets_it_in_parts(tmp_path: Path) -> None:

@@ -18,10 +18,19 @@ from taskd.access import CALLS
 from taskd.dialects import Asked, Reply
 from taskd.dialects.ucloud import FACE
 from taskd.dialects.ucloud.models import progress_of
-from taskd.errors import InternalError, PermissionDenied, Refusal, StoreUnavailable, TooManyTasks
-from taskd.model import JSON, Caller, Progress, Task
+from taskd.dialects.ucloud.roles import hidden
+from taskd.errors import (
+    DoesNotExist,
+    InternalError,
+    NotExternal,
+    PermissionDenied,
+    Refusal,
+    StoreUnavailable,
+    TooManyTasks,
+)
+from taskd.model import JSON, Caller, Progress, Task, Time
 from taskd.operations import copy
-from taskd.service import End, Report
+from taskd.service import End, Live, Report
 from taskd.states import State
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT
@@ -253,6 +262,23 @@ async def test_only_its_producer_posts_to_a_task(tmp_path: Path) -> None:
     assert (task.label, task.state, task.modified_at) == ("title", State.RUNNING, None)
 
 
+def test_what_is_refused_on_one_task_is_no_task() -> None:
+    task = Task("x", "external", {}, "o", "p", "h", Time(0.0))
+    for error in (PermissionDenied("update"), NotExternal("x")):
+        with pytest.raises(DoesNotExist), hidden(task):
+            raise error
+
+
+async def test_a_task_that_has_ended_and_is_still_looked_after_is_in_no_list(tmp_path: Path) -> None:
+    """As one whose undo is tried again."""
+    async with site(tmp_path) as ucloud:
+        id = await ucloud.create()
+        await ucloud.complete(id)
+        await quiet()
+        ucloud.service.registry.add(Live(await ucloud.service.get(ALICE, id)))
+        assert await ucloud.rows() == []
+
+
 async def test_nobody_posts_to_what_taskd_runs(tmp_path: Path) -> None:
     gates = Gates()
     async with site(tmp_path, gates.operation(copy.OPERATION)) as ucloud:
@@ -329,6 +355,10 @@ def test_producers_post_and_users_look() -> None:
         (
             "POST /api/tasks/postStatus",
             b'{"update": {"jobId": "x", "progress": {"title": "t", "current": 1, "maximum": 2147483648}}}',
+        ),
+        (
+            "POST /api/tasks/postStatus",
+            b'{"update": {"jobId": "x", "progress": {"title": "t", "current": -2147483649, "maximum": 1}}}',
         ),
         (
             "POST /api/tasks/postStatus",

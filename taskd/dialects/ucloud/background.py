@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from math import isfinite
 from typing import Final, Literal
 
 import attrs
@@ -22,7 +21,7 @@ from taskd.dialects import Reply
 from taskd.dialects.ucloud import models, tasks
 from taskd.dialects.ucloud.follow import Follower, ListenRequest, reported, run_here
 from taskd.dialects.ucloud.roles import hidden, owned, produced, related
-from taskd.errors import BadParams, DoesNotExist
+from taskd.errors import BadParams
 from taskd.model import JSON, Caller, Failure, Task
 from taskd.service import End, Query, Report, Service, of
 from taskd.states import State
@@ -43,9 +42,6 @@ _ENDED: Final = {State.COMPLETED: "SUCCESS", State.FAILED: "FAILURE", State.CANC
 
 # The longest page, and the one where none is asked for (V3, core.go).
 LONGEST_PAGE: Final = 1000
-
-# The largest number that a task could have.
-LARGEST: Final = 2**63 - 1
 
 
 # What comes in.
@@ -155,7 +151,7 @@ def _percentage(task: Task) -> float:
     told = INDETERMINATE
     with suppress(ValueError):  # a note that somebody else has written
         told = float(task.annotations[PERCENTAGE])
-    told = told if isfinite(told) and 0 <= told <= 100 else INDETERMINATE
+    told = told if 0 <= told <= 100 else INDETERMINATE
     return told if told == INDETERMINATE or told > reached - 0.01 else reached
 
 
@@ -164,12 +160,6 @@ def _can_cancel(task: Task) -> bool:
 
 
 # The calls.
-
-
-async def _numbered(service: Service, caller: Caller, id: int) -> Task:
-    if not 0 < id <= LARGEST:
-        raise DoesNotExist("task", str(id))
-    return await service.numbered(caller, id)
 
 
 async def create(service: Service, caller: Caller, said: CreateRequest) -> JSON:
@@ -188,7 +178,7 @@ async def create(service: Service, caller: Caller, said: CreateRequest) -> JSON:
 
 async def retrieve(service: Service, caller: Caller, said: FindByLongId) -> JSON:
     """The ``BackgroundTask`` as its owner and its producer see it."""
-    return task_of(related(caller, await _numbered(service, caller, said.id)))
+    return task_of(related(caller, await service.numbered(caller, said.id)))
 
 
 async def browse(service: Service, caller: Caller, said: BrowseRequest) -> JSON:
@@ -220,10 +210,11 @@ async def post_status(service: Service, caller: Caller, said: PostStatusRequest)
         AlreadyEnded: nothing has changed.
     """
     status = said.update.status
-    task = produced(caller, await _numbered(service, caller, said.update.id))
-    notes, progress = {}, None
-    if status.state in _UNDER_WAY:
-        notes[STATE] = str(status.state)
+    task = produced(caller, await service.numbered(caller, said.update.id))
+    notes: dict[str, str] = {}
+    progress = None
+    if status.state is not None:
+        notes[STATE] = status.state
     if status.progress is not None:
         notes[PROGRESS] = status.progress
     if status.percentage is not None:
@@ -258,7 +249,7 @@ def _end(status: Status) -> End | None:
 
 async def mark_as_complete(service: Service, caller: Caller, said: FindByLongId) -> JSON:
     """The producer is done; once more is well, and changes nothing."""
-    await tasks.completed(service, caller, await _numbered(service, caller, said.id))
+    await tasks.completed(service, caller, await service.numbered(caller, said.id))
     return {}
 
 
@@ -269,7 +260,7 @@ async def pause_or_cancel(service: Service, caller: Caller, said: PauseOrCancelR
         DoesNotExist: there is no such task that the caller owns.
         StoreUnavailable: a crash would forget the cancel that is under way.
     """
-    task = owned(caller, await _numbered(service, caller, said.id))
+    task = owned(caller, await service.numbered(caller, said.id))
     if task.state.ended:
         return {}
     if said.state != "CANCELLED":
@@ -295,7 +286,7 @@ def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Ma
 
 async def _changes(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
-        steps = follower.first
+        steps, follower.first = follower.first, ()
         while True:
             for step in steps:
                 before, step.known.task = step.known.task, step.task

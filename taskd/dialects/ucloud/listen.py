@@ -34,7 +34,8 @@ def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Ma
     """Updates, without an end; what is posted after this has returned is in them.
 
     With ``since`` in the payload each has a ``rev``: whoever has seen one has seen all up to that revision, and
-    can go on from there. It is to be closed (``aclose``); a cancel ends it.
+    can go on from there; of the speeds some may then come again. It is to be closed (``aclose``); a cancel ends
+    it.
 
     Raises:
         PermissionDenied: the caller may not listen.
@@ -51,7 +52,7 @@ def updates(service: Service, caller: Caller, said: ListenRequest) -> AsyncGener
 
 async def _updates(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
-        steps, seen = follower.first, 0
+        seen, steps, follower.first = follower.position, follower.first, ()
         while True:
             for step in steps:
                 messages = Messages(follower.service, follower.caller, step)
@@ -146,6 +147,9 @@ class Messages:
             return kept, False
         try:
             lines = await self.service.log(self.caller, id, known.line, LINES + 1)
+            if not lines or lines[0].n == known.line:
+                return lines, False
+            oldest = await self.service.log(self.caller, id, 0, 1)
         except DoesNotExist:
             return (), False
-        return lines, bool(lines) and lines[0].n > known.line
+        return lines, bool(oldest) and oldest[0].n > known.line  # else the store has lost those between
