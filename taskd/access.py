@@ -30,7 +30,7 @@ ADMINS: Final = frozenset({ADMIN})
 NOBODY: Final[frozenset[str]] = frozenset()
 
 # What a proxy is told that calls without a token.
-NO_TOKEN: Final = "this connection is a proxy's: it must present a token"
+NO_TOKEN: Final = "this connection is a proxy's: it must present a token, as Authorization: Bearer TOKEN"
 
 
 @attrs.frozen
@@ -196,5 +196,5 @@ def check_call(caller: Caller, method: str) -> None:
     """
     if not caller.roles:
         raise Unauthenticated(NO_TOKEN)
-    if not caller.roles & CALLS.get(method, EVERYONE):
-        raise PermissionDenied(method)
+    if not caller.roles & (granted := CALLS.get(method, EVERYONE)):
+        raise PermissionDenied(f"{method} is for {' and '.join(sorted(granted))}")

@@ -43,7 +43,7 @@ def default_file() -> str:
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # A user, or a group as sudoers(5) writes it. In no name is what ends one in the tables of both, or a line there.
-NAME = re.compile(r"%?[^%:\x00-\x1f][^:\x00-\x1f]*")
+NAME = re.compile(r"%?[^%:,\"'\[\]\s\x00-\x1f]([^:,\"'\[\]\x00-\x1f]*[^:,\"'\[\]\s\x00-\x1f])?")
 
 # As the vendor's table of fields has them, or as its example does; nobody knows which is sent.
 KOODRIVE_WIRES = ("table", "example")
@@ -110,6 +110,14 @@ class Config:
     stop_grace_s: float = setting("seconds that calls in flight get when the daemon stops", 5.0, least=0)
 
 
+_WORDS: Mapping[type, str] = {
+    str: 'a text, as in "0660"',
+    int: "an integer",
+    float: "a number",
+    tuple: 'a list of texts, as in ["root"]',
+}
+
+
 def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
@@ -121,7 +129,7 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
             if not NAME.fullmatch(each):
                 raise ConfigError(where, f"expected names of users, and of groups after a %, got {each!r}")
     elif type(value) is not (tuple if get_args(kind) else kind):
-        raise ConfigError(where, f"expected {kind.__name__}, got {value!r}")
+        raise ConfigError(where, f"expected {_WORDS[tuple if get_args(kind) else kind]}, got {value!r}")
     least = field.metadata["least"]
     if least is not None and not value >= least:
         raise ConfigError(where, f"must be at least {least}, not {value}")
@@ -145,7 +153,7 @@ def _from_text(kind: Any, text: str, where: str) -> Any:
     try:
         return text if kind is str else kind(text)
     except ValueError:
-        raise ConfigError(where, f"expected {kind.__name__}, got {text!r}") from None
+        raise ConfigError(where, f"expected {_WORDS[kind]}, got {text!r}") from None
 
 
 def _read(path: str, *, required: bool) -> dict[str, Any]:

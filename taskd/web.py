@@ -120,19 +120,30 @@ async def respond(request: Request, site: Site, table: Paths) -> Response:
         return Response(204, headers=(("Allow", _allowed(*table.values())),))
     methods = _at(request.path, table)
     if methods is None:
-        return sentence(404, f"there is nothing at this path; there are {', '.join(table)}")
+        return _nothing_at(table)
     allow = ("Allow", _allowed(methods))
     if request.method == "OPTIONS":
         return Response(204, headers=(allow,))
     answer = methods.get("GET" if request.method == "HEAD" else request.method)
     if answer is None:
-        return sentence(405, f"this path takes {allow[1]}", allow)
+        if request.path not in table:  # its last segment was taken for an id
+            return _nothing_at(table)
+        other = (
+            ""
+            if request.path not in SOCKETS
+            else (", and a WebSocket (Upgrade: websocket and Connection: upgrade; a proxy must pass both on)")
+        )
+        return sentence(405, f"this path takes {allow[1]}{other}", allow)
     if request.header("content-encoding") not in {None, "identity"}:
         return sentence(415, "a body must come as it is, not compressed", ("Accept-Encoding", "identity"))
     try:
         return await answer(request, site)
     except Unauthenticated as error:
         return _unauthenticated(error)
+
+
+def _nothing_at(table: Paths) -> Response:
+    return sentence(404, f"there is nothing at this path; there are {', '.join(table)}")
 
 
 def _allowed(*tables: Mapping[str, Answer]) -> str:

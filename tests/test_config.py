@@ -27,7 +27,7 @@ def test_the_environment_is_read_by_type() -> None:
     settings = config.load(None, {"TASKD_ADMINS": "root, backup", "TASKD_STOP_GRACE_S": "2.5"})
 
     assert (settings.admins, settings.stop_grace_s) == (("root", "backup"), 2.5)
-    with pytest.raises(ConfigError, match=r"TASKD_MAX_BATCH: expected int, got 'many'"):
+    with pytest.raises(ConfigError, match=r"TASKD_MAX_BATCH: expected an integer, got 'many'"):
         config.load(None, {"TASKD_MAX_BATCH": "many"})
 
 

@@ -6,12 +6,15 @@ and what it calls a field, click knows.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Mapping
 
 import click
 
-from taskd.errors import HasResidue, Refused, TargetExists, TaskdError
+from taskd.errors import HasResidue, NoDaemon, Refused, TargetExists, TaskdError
 
 # `params.` of the call, `params.params.` of the operation in it; at the start, and after every `; `.
 FIELD = re.compile(r"(^|; )params\.(?:params\.)?(\w+)")
@@ -19,6 +22,8 @@ FIELD = re.compile(r"(^|; )params\.(?:params\.)?(\w+)")
 
 def sentence(error: TaskdError) -> str:
     """What went wrong, for the person who typed the command."""
+    if isinstance(error, NoDaemon) and error.reason == os.strerror(errno.EACCES):
+        return _closed(error)
     if not isinstance(error, Refused):
         return str(error)
     names = _names()
@@ -34,6 +39,16 @@ def sentence(error: TaskdError) -> str:
             return FIELD.sub(lambda match: match[1] + _called(match[2], names), error.text)
         case _:
             return error.text
+
+
+def _closed(error: NoDaemon) -> str:
+    """Somebody may well listen there, but not to us."""
+    try:
+        found = os.stat(error.socket)
+    except OSError:
+        return str(error)
+    mode = f"its mode is {stat.S_IMODE(found.st_mode):04o}, its owner {found.st_uid}:{found.st_gid}"
+    return f"you may not connect to {error.socket}: {mode} (the daemon's setting socket_mode)"
 
 
 def _called(field: str, names: Mapping[str, str]) -> str:

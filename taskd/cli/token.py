@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -17,6 +18,9 @@ from taskd.client import Grant
 # The roles that the daemon knows.
 ROLES: Final = ("admin", "service", "user")
 
+# A whole token, with its id in it.
+HELD: Final = re.compile(r"taskd_([0-9a-f]{8})_[A-Za-z0-9_-]+")
+
 HEAD: Final = ("ID", "USER", "ROLES", "CREATED", "EXPIRES")
 
 
@@ -25,7 +29,8 @@ def command() -> None:
     """Make, list and remove the tokens by which others come in through a proxy. For admins.
 
     A proxy is a program that the daemon's setting `proxies` names; it passes on an HTTP header
-    `Authorization: Bearer TOKEN`.
+    `Authorization: Bearer TOKEN`. Its holder is the token's user, with the token's roles and no others: a user
+    has tasks of its own, a service starts and reports on those of others, an admin may do everything.
     """
 
 
@@ -92,11 +97,12 @@ def _row(grant: Grant) -> Sequence[str]:
 @options.as_json
 @click.pass_obj
 def rm(socket: str, ids: Sequence[str], as_json: bool) -> Exit:
-    """Remove tokens: nobody comes in by them any more, and what goes on under them ends.
+    """Remove tokens, by their ids or whole: nobody comes in by them any more, and what goes on under them ends.
 
     With --json: the ids that were removed.
     """
-    granted, code = each(socket, ids, lambda daemon, whole: daemon.remove_token(whole), lambda _, whole: whole)
+    named = [HELD.sub(r"\1", id) for id in ids]  # after a leak the whole of it is all that one has
+    granted, code = each(socket, named, lambda daemon, whole: daemon.remove_token(whole), lambda _, whole: whole)
     if as_json:
         say.out(words.document(granted))
     else:

@@ -50,6 +50,9 @@ LOOK: Final = 1.0
 # Seconds in which a peer that sends on after it was refused may come to read why.
 LINGER: Final = 1.0
 
+# Seconds between two pings of a WebSocket; nginx cuts what is silent for sixty.
+PING: Final = 25.0
+
 # The calls of XenAPI that wait for something to happen (xen-api, ocaml/xapi/xapi_event.ml).
 WAITING: Final = re.compile(r"event[._](?:from|next)", re.IGNORECASE)
 
@@ -212,6 +215,7 @@ class Connection:
             return ()
         data, behind = self._framing.upgrade()
         await self.stream.send_all(data)
+        watching.start_soon(self._keep_alive)
         if kind == web.FRAMES:
             self._frames = Frames(self.service, partial(self._who, site.caller), self._tell, self._subscriptions)
             watching.start_soon(self._frames.keep_alive)
@@ -227,6 +231,12 @@ class Connection:
         if isinstance(otherwise, Unauthenticated):
             raise otherwise
         return otherwise
+
+    async def _keep_alive(self) -> None:
+        """Ping, so that no proxy takes a WebSocket for dead on which nothing happens. Never returns."""
+        while True:
+            await trio.sleep(PING)
+            await self._send(self._framing.ping())
 
     async def _withdraw(self, caller: Caller) -> None:
         """Close the WebSocket when the token that it was opened with does not count any more."""
@@ -303,7 +313,8 @@ class Connection:
         """What ``call`` gives or refuses, as long as somebody waits for it who may.
 
         Raises:
-            BrokenResourceError: the peer has hung up, its token is not valid any more, or the daemon stops.
+            BrokenResourceError: the peer has hung up, or the daemon stops.
+            Unauthenticated: the token was withdrawn, or its time is over.
         """
         outcome: JSON | XenApiError = None
         with self._until_stopped() as waiting, self.service.tokens.held(caller) as held:
@@ -314,8 +325,10 @@ class Connection:
                 except XenApiError as error:
                     outcome = error
                 watching.cancel_scope.cancel()
-        if waiting.cancelled_caught or held.cancelled_caught:
+        if waiting.cancelled_caught:
             raise trio.BrokenResourceError
+        if held.cancelled_caught:
+            raise Unauthenticated("the token is not valid any more")
         if isinstance(outcome, XenApiError):
             raise outcome
         return outcome

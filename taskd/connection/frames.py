@@ -1,8 +1,8 @@
 """UCloud's calls over one WebSocket: many at a time, each on a stream of its own, each with its own bearer.
 
 What is no call is passed over in silence, as the original does (SDU-eScience/UCloud, service-lib-server,
-IngoingWebSocketInterceptor.kt); unlike there, a second ``listen`` replaces only the one with the same stream id,
-and a ``listen`` whose token is withdrawn is told so (401).
+IngoingWebSocketInterceptor.kt), unless it names a stream; unlike there, a second ``listen`` replaces only the one
+with the same stream id, and a ``listen`` whose token is withdrawn is told so (401).
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Frames:
         """Answer one frame, with a response or, for a ``listen``, with messages until it ends."""
         call = ucloud.FrameCall.parse(message)
         if call is None:
+            match message:
+                case {"streamId": str(stream_id)}:  # the original says nothing, which helps nobody
+                    await self.send([ucloud.response(stream_id, ucloud.NO_CALL)], _always)
             return
         try:
             caller = self.who(call.bearer)

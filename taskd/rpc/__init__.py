@@ -210,7 +210,7 @@ def _fault(request: Mapping[str, JSON]) -> str | None:
 
 def _find(name: str, params: JSON, methods: Methods, positional: Positional | None) -> Call | None:
     method = methods.get(name)
-    if positional is not None and _in_a_row(params, method is not None) and positional.answers(name):
+    if positional is not None and _in_a_row(name, params, method is not None) and positional.answers(name):
         theirs = positional
 
         async def call(context: object, /, *listed: JSON) -> JSON:
@@ -227,12 +227,13 @@ def _find(name: str, params: JSON, methods: Methods, positional: Positional | No
     return call_by_name
 
 
-def _in_a_row(params: JSON, known: bool) -> bool:
+def _in_a_row(name: str, params: JSON, known: bool) -> bool:
     match params:
         case [dict()] | dict():
             return False
         case None | []:
-            return not known
+            # XenAPI writes its classes in lower case, where all others begin with a capital.
+            return not known and name[:1].islower()
         case _:
             return True
 

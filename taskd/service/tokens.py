@@ -90,7 +90,10 @@ class Tokens:
         id, secret = (match[1], match[2]) if match is not None else ("", "")
         token = self._tokens.get(id)
         same = hmac.compare_digest(_digest(secret), _DUMMY if token is None else token.digest)
-        return token if same and token is not None and _lasts(token) else None
+        if same and token is not None and _lasts(token):
+            return token
+        logger.info("a token was refused: %s", f"its id is {id}" if id else "it has not the form of one")
+        return None
 
     @contextmanager
     def held(self, caller: Caller) -> Iterator[trio.CancelScope]:
@@ -150,8 +153,9 @@ class Tokens:
     def _check_user(self, user: str) -> None:
         bounds.texts(self.max_text, {"user": user})
         # A colon is in the name that the daemon has for itself, and in no user's.
-        if not user or ":" in user or not user.isprintable():
-            raise BadParams("params.user", "must be a name without colons and control characters")
+        # A percent sign is in front of a group, which cannot hold a token.
+        if not user or ":" in user or user.startswith("%") or not user.isprintable():
+            raise BadParams("params.user", "must be a user's name: no group, no colons, no control characters")
 
     async def list(self, caller: Caller) -> Sequence[Token]:
         """All tokens, oldest first, also those whose time is over. Raises PermissionDenied."""

@@ -3,7 +3,8 @@
 The law of what a watcher is told:
 
 - First comes what there is: every task that has not ended (or each that is asked about, in any state), as
-  SNAPSHOT, then SYNCED. Then each change as CHANGED or DESTROYED, in the order of revisions. A watcher that lags
+  SNAPSHOT; or, from a revision on, what has happened since; then SYNCED. Then each change as CHANGED or
+  DESTROYED, in the order of revisions. A watcher that lags
   skips to the newest state of each task; its queue is the feed, which is bounded.
 - SYNCED, CHANGED and DESTROYED carry a revision from which another watch may go on (``since``): whatever came
   before it was told, or is told again by something later.
@@ -154,7 +155,7 @@ class Watch:
         return lines
 
     async def _states(self) -> AsyncGenerator[Notice | None]:
-        feed, fresh = self.service.registry.feed, self._fresh
+        feed, fresh, resumed = self.service.registry.feed, self._fresh, not self._fresh
         while True:
             if fresh or not feed.covers(self.revision):
                 if not fresh:
@@ -162,7 +163,7 @@ class Watch:
                 async with aclosing(self._snapshot(None if fresh else self.revision)) as snapshot:
                     async for state in snapshot:
                         yield state
-                fresh = False
+                fresh = resumed = False
                 continue
             changes, self.revision = feed.since(self.revision), feed.revision
             for change in changes:
@@ -173,6 +174,9 @@ class Watch:
                     kind = Kind.DESTROYED if change.gone else Kind.CHANGED
                     yield Notice(kind, change.revision, change.task)
             self._shown.clear()
+            if resumed:
+                yield Notice(Kind.SYNCED, self.revision)
+                resumed = False
             yield None
 
     async def _snapshot(self, since: int | None) -> AsyncGenerator[Notice]:

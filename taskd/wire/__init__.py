@@ -169,6 +169,10 @@ class Opening:
         """It is a WebSocket by now."""
         return isinstance(self._chosen, WebSocket)
 
+    def ping(self) -> Control:
+        """A sign of life of a WebSocket (``WebSocket.ping``); empty where the framing is another."""
+        return self._chosen.ping() if isinstance(self._chosen, WebSocket) else Control(b"")
+
     def closing(self, code: int, reason: str = "") -> Control | None:
         """The close of a WebSocket (``WebSocket.closing``); None where the framing is another."""
         return self._chosen.closing(code, reason) if isinstance(self._chosen, WebSocket) else None

@@ -148,6 +148,10 @@ class WebSocket:
         """
         return Control(b"") if self.broken else self._closed(CloseConnection(code, reason))
 
+    def ping(self) -> Control:
+        """A sign of life, which the peer answers and whoever stands between lets the connection live for."""
+        return Control(b"" if self.broken else self._reading.send(Ping()))
+
     def _take(self, event: Event, found: list[Message]) -> None:
         match event:
             case TextMessage():

@@ -112,7 +112,7 @@ def test_rm_removes_several_and_one_that_is_not_there_does_not_keep_it_from_the_
         (
             ["add", "--user", "a:b", "--role", "user"],
             4,
-            "--user: must be a name without colons and control characters",
+            "--user: must be a user's name: no group, no colons, no control characters",
         ),
         (
             ["add", "--user", "ann", "--role", "user", "--expires", "99999d"],

@@ -246,7 +246,7 @@ def test_a_token_that_is_taken_back_counts_no_more_also_on_what_is_open(site: Si
             rpc.recv(PATIENCE)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1008
-        assert waiting.communicate(timeout=PATIENCE)[0].endswith(b"502")
+        assert waiting.communicate(timeout=PATIENCE)[0].endswith(b"401")
         assert site.ask("GET", "/api/tasks", None, f"Bearer {alice}")[0] == 401
         call = {**call, "method": "Task.complete", "params": {"id": id}}
         site.ask("POST", "/jsonrpc", call, f"Bearer {other}")

@@ -500,9 +500,9 @@ async def test_who_lags_is_told_the_newest(tmp_path: Path) -> None:
 )
 async def test_what_cannot_be_read_is_refused(tmp_path: Path, route: str, body: JSON) -> None:
     async with site(tmp_path) as ucloud:
-        assert await ucloud.ask(ROOT, route, body) == Reply(
-            400, {"why": "Invalid request received (wrong type)", "errorCode": None}
-        )
+        reply: Any = await ucloud.ask(ROOT, route, body)
+        assert reply.status == 400
+        assert reply.body["why"].startswith("Invalid request received (wrong type): ")
 
 
 @pytest.mark.parametrize(

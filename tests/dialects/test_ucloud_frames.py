@@ -110,10 +110,10 @@ async def test_a_refusal_is_a_reply(tmp_path: Path) -> None:
         forbidden = await call(ucloud.service, ALICE, "task.create", {})
 
     assert late == Reply(409, {"why": "Task is already complete", "errorCode": "TASK_COMPLETE"})
-    assert unreadable == Reply(400, {"why": "Bad Request", "errorCode": None})
+    assert unreadable == Reply(400, {"why": "Bad Request: $.owner: required, but missing", "errorCode": None})
     assert unknown == Reply(404, {"why": "Not Found", "errorCode": None})
     assert forbidden == Reply(403, {"why": "Forbidden", "errorCode": None})
-    assert refuse_frame(InvalidRequest("x")) == unreadable
+    assert refuse_frame(InvalidRequest("x")) == Reply(400, {"why": "Bad Request: x", "errorCode": None})
 
 
 async def test_a_fault_of_ours_is_a_reply_that_tells_nothing(

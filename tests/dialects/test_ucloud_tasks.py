@@ -40,7 +40,15 @@ from tests.test_runner import FullStore
 
 NOT_FOUND = Reply(404, {"why": "Not Found", "errorCode": None})
 FORBIDDEN = Reply(403, {"why": "Forbidden", "errorCode": None})
-WRONG = Reply(400, {"why": "Invalid request received (wrong type)", "errorCode": None})
+
+
+def unreadable(reply: Reply) -> bool:
+    """V1's words for it, and then what is wrong, for a person."""
+    assert isinstance(reply.body, dict)
+    said = str(reply.body["why"])
+    return reply.status == 400 and said.startswith("Invalid request received (wrong type): ")
+
+
 NO_BODY = Reply(400, {"why": "Invalid request received (no body?)", "errorCode": None})
 
 COUNTING = {"title": "We are counting to 3", "owner": "User#1234", "initialStatus": None}
@@ -144,7 +152,7 @@ async def test_the_pages_together_are_the_list(tmp_path: Path) -> None:
 )
 async def test_a_page_that_is_no_number_is_refused(tmp_path: Path, query: str) -> None:
     async with site(tmp_path) as ucloud:
-        assert await ucloud.ask(ALICE, f"GET /api/tasks?{query}") == WRONG
+        assert unreadable(await ucloud.ask(ALICE, f"GET /api/tasks?{query}"))
 
 
 async def test_what_is_posted_is_stored(tmp_path: Path) -> None:
@@ -375,7 +383,7 @@ def test_producers_post_and_users_look() -> None:
 )
 async def test_what_cannot_be_read_is_refused(tmp_path: Path, route: str, body: bytes) -> None:
     async with site(tmp_path) as ucloud:
-        assert await ucloud.ask(ROOT, route, raw=body) == WRONG
+        assert unreadable(await ucloud.ask(ROOT, route, raw=body))
         assert len(ucloud.service.registry) == 0
 
 

@@ -211,6 +211,7 @@ async def test_xenapi_is_there_on_every_json_framing_when_its_params_stand_in_a_
     body = json.dumps(login).encode()
     async with daemon() as running, web(running) as peer:
         assert (await peer.post(login))["result"].startswith("OpaqueRef:")
+        assert (await peer.post({**LS, "method": "Task.wacth"}))["error"]["code"] == -32601
         assert (await peer.post({**LS, "method": "Task.get_no_such", "params": ["x", "y"]}))["error"] == {
             "code": 1,
             "message": "MESSAGE_METHOD_UNKNOWN",
@@ -251,6 +252,9 @@ async def test_a_head_has_the_headers_of_its_get(daemon: Start) -> None:
     [
         ("GET /", 405, "OPTIONS, POST", "this path takes OPTIONS, POST"),
         ("PUT /jsonrpc", 405, "OPTIONS, POST", "this path takes"),
+        ("GET /jsonrpc", 405, "OPTIONS, POST", "and a WebSocket (Upgrade: websocket and Connection: upgrade;"),
+        ("PATCH /api/tasks", 405, "GET, HEAD, OPTIONS, POST, PUT", "and a WebSocket"),
+        ("POST /api/tasks/poststatus", 404, None, "there is nothing at this path; there are /, /RPC2"),
         ("DELETE /healthz", 405, "GET, HEAD, OPTIONS", "this path takes"),
         ("CONNECT /healthz", 405, "GET, HEAD, OPTIONS", "this path takes"),
         ("POST /openrpc.json", 405, "GET, HEAD, OPTIONS", "this path takes"),

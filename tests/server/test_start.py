@@ -146,7 +146,7 @@ def test_the_version_and_the_settings_are_told(tmp_path: Path) -> None:
 
 
 BAD_SETTINGS = [
-    ("max_batch = true", "max_batch: expected int, got True"),
+    ("max_batch = true", "max_batch: expected an integer, got True"),
     ("max_batch = 0", "max_batch: must be at least 1, not 0"),
     ("nothing = 1", "nothing: there is no such setting"),
     ('log_level = "loud"', "log_level: must be one of debug, info, warning, error, not 'loud'"),

@@ -308,6 +308,9 @@ async def an_unknown_call_is_not_found(cloud: Cloud) -> None:
         await socket.send(b"\0\1")
         await socket.send(frame("task.nope", "7", await cloud.token("alice")))
         assert await socket.reply() == VECTORS["W01"]["expect"]["frame"]
+        await socket.send({"call": "task.list", "streamId": "8"})  # ours: one that names a stream is told
+        reply = await socket.reply()
+        assert (reply["streamId"], reply["status"], reply["payload"]["errorCode"]) == ("8", 400, None)
 
 
 @vector("W03")

@@ -243,3 +243,35 @@ async def test_a_websocket_that_may_not_be_is_refused_with_a_status(
 async def test_a_page_of_the_same_origin_gets_a_websocket(daemon: Start) -> None:
     async with daemon() as running, opened(running.path, additional_headers={"Origin": "http://taskd"}) as socket:
         assert await socket.call("Task.ls") == []
+
+
+HANDSHAKE = (
+    b"GET %s HTTP/1.1\r\nHost: taskd\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("path", [b"/jsonrpc", b"/api/tasks"])
+async def test_a_websocket_on_which_nothing_happens_is_pinged(
+    daemon: Start, autojump_clock: object, path: bytes
+) -> None:
+    """Less than a minute apart: a proxy between would take it for dead."""
+    async with daemon() as running, running.peer() as peer:
+        await peer.send(HANDSHAKE % path)
+        data = b""
+        while not data.endswith(b"\r\n\r\n"):
+            data += await peer.stream.receive_some()
+        began = trio.current_time()
+        for _ in range(3):
+            data = b""
+            while not data.endswith(b"\x89\x00"):
+                data += await peer.stream.receive_some()
+        assert trio.current_time() - began < 3 * 60
+
+
+async def test_whoever_goes_on_is_told_when_there_is_nothing_more(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer:
+        await peer.call("Task.start", operation="external")
+        reply = await peer.call("Task.watch", since=running.service.registry.feed.revision)
+        assert [each["event"] for each in await until(peer, "synced")] == ["synced"]
+        assert reply["revision"] == running.service.registry.feed.revision

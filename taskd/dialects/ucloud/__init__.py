@@ -21,12 +21,12 @@ from taskd.dialects.ucloud.face import FACE
 from taskd.dialects.ucloud.follow import ListenRequest
 from taskd.dialects.ucloud.frames import PING, FrameCall, message, response
 from taskd.dialects.ucloud.listen import listen, updates
-from taskd.dialects.ucloud.replies import refuse_frame
+from taskd.dialects.ucloud.replies import NO_CALL, refuse_frame
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
 __all__ = [
-    "CALLS", "FACE", "METHODS", "PING", "STREAMS", "FrameCall", "Listen", "call", "listen", "message",
+    "CALLS", "FACE", "METHODS", "NO_CALL", "PING", "STREAMS", "FrameCall", "Listen", "call", "listen", "message",
     "refuse_frame", "response",
 ]  # fmt: skip
 

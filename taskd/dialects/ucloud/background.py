@@ -287,12 +287,14 @@ def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Ma
 async def _changes(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
         steps, follower.first = follower.first, ()
+        mark: Mapping[str, JSON] = {"resync": True} if follower.resync else {}
         while True:
             for step in steps:
                 before, step.known.task = step.known.task, step.task
                 if before is None or _news(before, step.task):
                     told = task_of(step.task)
-                    yield {**told, "rev": step.revision} if numbered else told
+                    yield {**told, **mark, "rev": step.revision} if numbered else told
+            mark = {}
             steps = await follower.more(bell.wait)
 
 

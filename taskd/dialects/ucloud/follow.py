@@ -21,10 +21,17 @@ from taskd.model import JSON, Caller, Task
 from taskd.service import PROCESSOR, Change, Live, Service
 
 
+def _not_negative(_: object, field: attrs.Attribute[int | None], value: int | None) -> None:
+    if value is not None and value < 0:
+        raise ValueError(f"{field.name} must not be negative")
+
+
 @attrs.frozen
 class ListenRequest:
     since: int | None = attrs.field(
-        default=None, metadata={"doc": "a rev of before: go on from there; 0: from the start, with a rev in each"}
+        default=None,
+        validator=_not_negative,
+        metadata={"doc": "a rev of before: go on from there; 0: from the start, with a rev in each"},
     )
 
 
@@ -52,12 +59,16 @@ class Step:
 
 @attrs.define(eq=False)
 class Follower:
-    """Follows the own tasks of ``caller``. ``first`` are the steps to tell before ``more`` is asked for."""
+    """Follows the own tasks of ``caller``. ``first`` are the steps to tell before ``more`` is asked for.
+
+    ``resync``: they were to go on from a revision that the feed does not cover any more, and start afresh.
+    """
 
     service: Service
     caller: Caller
     position: int
     first: Sequence[Step] = ()
+    resync: bool = False
     known: dict[str, Known] = attrs.field(factory=dict)
 
     @classmethod
@@ -75,7 +86,7 @@ class Follower:
         if since and feed.covers(since):
             self.first = self._resumed(since)
         else:
-            self.first = self._begun()
+            self.first, self.resync = self._begun(), bool(since)
         return self
 
     def _begun(self) -> Sequence[Step]:

@@ -53,18 +53,20 @@ def updates(service: Service, caller: Caller, said: ListenRequest) -> AsyncGener
 async def _updates(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
         seen, steps, follower.first = follower.position, follower.first, ()
+        mark: Mapping[str, JSON] = {"resync": True} if follower.resync else {}
         while True:
             for step in steps:
                 messages = Messages(follower.service, follower.caller, step)
                 said = await (messages.all() if step.whole else messages.some())
                 while messages.more:
-                    part = {**_unchanged(step.task.id), "messageToAppend": said}
+                    part = {**_unchanged(step.task.id), "messageToAppend": said, **mark}
                     yield {**part, "rev": seen} if numbered else part
                     said = await messages.some()
                 update = _update(step, said)
                 step.known.task, seen = step.task, step.revision
                 if update is not None:
-                    yield {**update, "rev": seen} if numbered else update
+                    yield {**update, **mark, "rev": seen} if numbered else update
+            mark = {}
             steps = await follower.more(bell.wait)
 
 
@@ -135,7 +137,9 @@ class Messages:
         if not taken:
             return None
         self.step.known.line = taken[-1].n + 1
-        return "".join(line.line for line in taken)
+        # A producer here breaks its lines itself; what taskd runs says one at a time.
+        end = "\n" if run_here(self.step.task) else ""
+        return "".join(line.line + end for line in taken)
 
     async def _lines(self) -> tuple[Sequence[LogLine], bool]:
         """At least the next LINES and one, where there are as many; and whether some before them are gone."""

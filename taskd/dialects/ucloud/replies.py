@@ -27,11 +27,15 @@ NO_BODY: Final = "Invalid request received (no body?)"
 BAD_REQUEST: Final = "Bad Request"
 
 
+# To a frame that names a stream and is no call.
+NO_CALL: Final = Reply(400, why(f"{BAD_REQUEST}: a call has a call and a streamId, and an object as payload"))
+
+
 def refuse(error: TaskdError, language: str = "", *, unreadable: str = WRONG_TYPE) -> Reply:
     """The answer over HTTP; ``language`` changes nothing. ``unreadable`` is said of what could not be read."""
     match error:
         case WireError():
-            return Reply(400, why(unreadable))
+            return Reply(400, why(f"{unreadable}: {error}"))
         case BadParams():
             return Reply(400, why(f"{error.path.removeprefix('params.')}: {error.fault}"))
         case _ if error.name == "Unauthenticated":

@@ -1,0 +1,56 @@
+"""Follow all tasks, with nothing but Python's own modules: ``python3 examples/watch.py [SOCKET]``.
+
+Prints a line for each change and each line of a log. When the daemon goes away it comes back to where it was:
+nothing is missed, and nothing told twice. Ends with Ctrl-C.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+
+PATH = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("TASKD_SOCKET", "/run/taskd/taskd.sock")
+
+# Where it stands: the newest revision that it has been told, and of each task the next line of its log.
+since = None
+log_from = {}
+
+
+def follow(lines):
+    """Print what is told until the connection ends."""
+    global since  # noqa: PLW0603  # an example is a script
+    for line in lines:
+        said = json.loads(line)
+        if "error" in said:
+            sys.exit(f"refused: {said['error']}")
+        event = said.get("params")
+        if event is None:  # the reply to the call
+            continue
+        match event["event"]:
+            case "changed" | "snapshot":
+                task = event["task"]
+                print(task["label"], task["state"], f"{task['progress']['fraction']:.0%}", flush=True)
+            case "destroyed":
+                print("destroyed", event["id"], flush=True)
+            case "log":
+                for each in event["lines"]:
+                    print("  ", each["line"], flush=True)
+                log_from[event["id"]] = event["next"]
+        if event["event"] in ("changed", "destroyed", "synced"):
+            since = event["revision"]
+
+
+while True:
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(PATH)
+            params = {"since": since, "log": True, "log_from": log_from}
+            call = {"jsonrpc": "2.0", "method": "Task.watch", "params": params, "id": 1}
+            connection.sendall(json.dumps(call).encode() + b"\n")
+            follow(connection.makefile("rb"))
+    except OSError:
+        pass  # it is away, or was restarted
+    except KeyboardInterrupt:
+        break
+    time.sleep(0.5)
