@@ -33,9 +33,11 @@ def test_the_environment_is_read_by_type() -> None:
 
 def test_every_setting_has_a_sentence_and_is_used() -> None:
     """A setting that is read and then not passed on is worse than none."""
-    source = Path(server.__file__).read_text() + Path(server.__file__).with_name("connection.py").read_text()
+    package = Path(server.__file__).parent
+    source = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "config.py")
     for field in attrs.fields(Config):
         assert field.metadata["doc"]
+        assert field.metadata["unit"], f"{field.name} has no unit"
         assert re.search(rf"\b{field.name}\b", source), f"{field.name} is used nowhere"
 
 

@@ -22,6 +22,7 @@ from taskd.model import JSON, Caller, Task
 from taskd.service import Service
 from taskd.service.watching import Kind, Notice, begin
 
+
 @attrs.frozen
 class WatchParams:
     ids: tuple[str, ...] | None = attrs.field(
@@ -45,9 +46,7 @@ async def _watch(service: Service, caller: Caller, params: WatchParams, channel:
     for name, number in (*params.log_from.items(), ("", params.since or 0)):
         if number < 0:
             raise BadParams(f"params.log_from.{name}" if name else "params.since", "must not be negative")
-    watch = await begin(
-        service, caller, params.ids, params.since, log=params.log, log_from=params.log_from
-    )
+    watch = await begin(service, caller, params.ids, params.since, log=params.log, log_from=params.log_from)
     revision = watch.revision
 
     async def run(tell: Callable[[Mapping[str, JSON]], Awaitable[None]]) -> None:
@@ -98,6 +97,8 @@ def _written(same: _Same) -> JSON:
 
 
 METHODS: Final = (
-    Method("Task.watch", WatchParams, _watch, "Be told of every change, as notifications Task.event", channel=True),
+    Method(
+        "Task.watch", WatchParams, _watch, "Be told of every change, as notifications Task.event", channel=True
+    ),
     Method("Task.unwatch", UnwatchParams, _unwatch, "Be told no more", channel=True),
 )

@@ -43,9 +43,11 @@ __all__ = ["PROCESSOR", "Change", "End", "Feed", "Query", "Report", "Service", "
 PROCESSOR = "taskd:"
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Service:
-    """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10."""
+    """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10, which may
+    be set anew at any time.
+    """
 
     store: Store
     registry: Registry
