@@ -71,7 +71,10 @@ class Config:
     """All settings of the daemon."""
 
     socket: str = setting(
-        "path of the Unix socket to listen on", factory=default_socket, unit="path", reload=False
+        "path of the Unix socket to listen on, where systemd hands over none",
+        factory=default_socket,
+        unit="path",
+        reload=False,
     )
     state: str = setting(
         "folder of the store and of everything else that must survive",
@@ -80,7 +83,12 @@ class Config:
         reload=False,
     )
     log_level: str = setting("least severity to log: debug, info, warning or error", "info", unit="word")
-    socket_mode: str = setting("permissions of the socket file, octal", "0660", unit="octal number", reload=False)
+    socket_mode: str = setting(
+        "permissions of the socket file, octal, where systemd hands over none",
+        "0660",
+        unit="octal number",
+        reload=False,
+    )
     admins: tuple[str, ...] = setting(
         "users who may do everything, beside the daemon's own user", ("root",), unit="names"
     )
