@@ -154,8 +154,8 @@ def test_a_root_that_no_unit_can_say_is_refused(tmp_path: Path, install: Install
     assert found(tmp_path) == set()
 
 
-def test_a_taskd_in_a_home_may_read_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    for home in ("/root/venv", "/home/me/venv", "/run/user/1/venv"):
+def test_a_taskd_in_a_home_or_in_tmp_may_read_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in ("/root/venv", "/home/me/venv", "/run/user/1/venv", "/tmp/venv", "/var/tmp/venv"):
         monkeypatch.setattr("sys.prefix", home)
         made = units.files([f"{home}/bin/taskd"], (), ())
         assert f"BindReadOnlyPaths={home}\n" in made[f"{units.DROP_INS}/homes.conf"]

@@ -2,7 +2,7 @@
 
 They come with the package (``systemd/`` of a checkout, ``share/taskd/systemd`` of an installation) and are as they
 stand for a taskd in /usr/bin. Filled in are where this taskd is, which folders it may write to and, where it is
-installed in a home, that it may read there.
+installed in a home or in /tmp, that it may read there.
 
 The law: what an admin changed is not written over. A unit is changed by drop-ins of the admin's own, the settings
 in their file; that one is only made where there is none, and only removed where it is as it was made.
@@ -39,8 +39,8 @@ CLOSED: Final = ("devices", "network")
 # Our drop-ins: those, and what is filled in.
 FILLED: Final = tuple(f"{DROP_INS}/{name}.conf" for name in (*CLOSED, "roots", "homes"))
 
-# What ProtectHome= hides.
-HOMES: Final = ("/home", "/root", "/run/user")
+# What ProtectHome= and PrivateTmp= hide.
+HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 
 
 def shipped() -> Path:
@@ -89,8 +89,8 @@ def _writable(root: str) -> str:
 
 
 def hidden(path: str) -> bool:
-    """It is in a home, or what a service sees of one."""
-    return any(Path(each).is_relative_to(home) for home in HOMES for each in (path, os.path.realpath(path)))
+    """The service would not see it: it is in a home, or in a /tmp that is not the service's own."""
+    return any(Path(each).is_relative_to(top) for top in HIDDEN for each in (path, os.path.realpath(path)))
 
 
 def quoted(word: str) -> str:
