@@ -1,8 +1,8 @@
 """A machine with a real systemd, booted from this one's own files: systemd-nspawn on an overlay of ``/``.
 
-What it writes goes to memory and is lost with it. Everything is mounted in a namespace of its own, which ends with
-the last process in it, and every process is in a cgroup of its own, so that none is missed at the end. It has
-nobody else's network, and no service but what basic.target has.
+What it writes goes to memory and is lost with it. It is in a namespace of processes of its own, which the kernel
+ends with the first of them, and that one with this process; everything is mounted in one that ends with the last
+process in it. It has nobody else's network, and no service but what basic.target has.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ mount -t tmpfs -o mode=0755 tmpfs "$2"
 mkdir "$2/upper" "$2/work" "$2/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$2/upper,workdir=$2/work" "$2/root"
 cd "$2/root"
+mkdir -p etc/tmpfiles.d
+# Or all in /tmp would be removed at the boot, and the checkout may be there.
+: >etc/tmpfiles.d/tmp.conf
 eval "$3"
 shift 3
 exec systemd-nspawn --quiet --directory=. --register=no --keep-unit --link-journal=no --private-network "$@"
@@ -99,11 +102,17 @@ def booted(folder: Path, setup: str = "") -> Iterator[Machine]:
         options = ["--boot", "--notify-ready=yes", "--", "--unit=basic.target"]
         with _started(folder / "boot", setup, *options, NOTIFY_SOCKET=str(folder / "notify")) as (_, console):
             try:
-                told = [line for each in Notified(sock).until("READY=1") for line in each]
+                Notified(sock).until("READY=1")
             except TimeoutError:
                 raise AssertionError(f"it does not boot: {console.decode(errors='replace')}") from None
-            leader = next(line for line in told if line.startswith("X_NSPAWN_LEADER_PID="))
-            yield Machine(int(leader.partition("=")[2]))
+            yield Machine(_leader())
+
+
+def _leader() -> int:
+    """The pid 1 of the machine that runs, where systemd puts itself."""
+    scopes = (Path(cgroup) / "payload/init.scope/cgroup.procs" for cgroup in _cgroups())
+    (pid,) = next(scope for scope in scopes if scope.exists()).read_text().split()
+    return int(pid)
 
 
 @contextmanager
@@ -111,21 +120,28 @@ def _started(
     folder: Path, setup: str, *options: str, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], bytearray]]:
     """nspawn, and what it says; at the end every process of it is killed, by its pid."""
-    cgroups = [f"{own}/taskd-test-{os.getpid()}" for own in _own_cgroups()]
-    said = bytearray()
+    cgroups, said = _cgroups(), bytearray()
     with ExitStack() as stack:
         master, slave = pty.openpty()
         stack.callback(os.close, master)
         stack.callback(_cleared, cgroups)
-        # Should this process be killed, the kernel kills that one, and nspawn's children with it.
-        apart = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
+        dying_with_us = ("setpriv", "--pdeathsig", "KILL")
+        apart = (
+            *dying_with_us,
+            "unshare",
+            "--mount",
+            "--propagation=private",
+            "--pid",
+            "--mount-proc",
+            "--kill-child",
+        )
         start = ["sh", "-c", START, "sh", " ".join(cgroups), str(folder), setup]
         process = subprocess.Popen(
-            [*apart, *start, f"--machine=taskd-{os.getpid()}", *_binds(), *options],
+            [*apart, "--", *start, f"--machine=taskd-{os.getpid()}", *_binds(), *options],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            # Its /tmp is this one's: the checkout may be there.
+            # Its /tmp is this one's.
             env=os.environ | {"SYSTEMD_NSPAWN_TMPFS_TMP": "0"} | environment,
             start_new_session=True,
         )
@@ -153,8 +169,13 @@ def _binds() -> Iterator[str]:
             yield f"--bind-ro={path}"
 
 
+def _cgroups() -> list[str]:
+    """Where the processes of the machine are kept apart."""
+    return [f"{own}/taskd-test-{os.getpid()}" for own in _own_cgroups()]
+
+
 def _own_cgroups() -> Iterator[str]:
-    """Where systemd keeps its processes apart: the unified hierarchy, and the one named for it."""
+    """This process's own, of those by which systemd goes: in the unified hierarchy, and in that named for it."""
     mounts = [line.split(" - ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, name, path = line.split(":", 2)
@@ -165,7 +186,7 @@ def _own_cgroups() -> Iterator[str]:
 
 
 def _killed(cgroups: Sequence[str]) -> None:
-    """SIGKILL to all processes in there, again until there is none; they do not outlive their pid 1."""
+    """SIGKILL to all processes in there, again until there is none."""
     for _ in range(1000):
         files = [file for each in cgroups for file in Path(each).rglob("cgroup.procs")]
         pids = {int(pid) for file in files for pid in file.read_text().split()}

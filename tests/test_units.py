@@ -158,7 +158,9 @@ def test_a_taskd_in_a_home_or_in_tmp_may_read_itself(monkeypatch: pytest.MonkeyP
     for home in ("/root/venv", "/home/me/venv", "/run/user/1/venv", "/tmp/venv", "/var/tmp/venv"):
         monkeypatch.setattr("sys.prefix", home)
         made = units.files([f"{home}/bin/taskd"], (), ())
-        assert f"BindReadOnlyPaths={home}\n" in made[f"{units.DROP_INS}/homes.conf"]
+        drop_in = made[f"{units.DROP_INS}/homes.conf"].splitlines()
+        assert f"BindReadOnlyPaths={home}" in drop_in
+        assert f"BindReadOnlyPaths={home}/bin" not in drop_in
 
 
 def test_again_it_keeps_what_an_admin_changed(tmp_path: Path, install: Install) -> None:

@@ -72,9 +72,11 @@ def files(program: Sequence[str], roots: Iterable[str], allowed: Iterable[str]) 
     made |= {f"{DROP_INS}/{name}.conf": (folder / f"{name}.conf").read_text() for name in allowed}
     if roots:
         made[f"{DROP_INS}/roots.conf"] = _drop_in("Folders that tasks may write to.", map(_writable, roots))
-    if homes := sorted({path for path in _read_from(program) if hidden(path)}):
+    homes = {path for path in _read_from(program) if hidden(path)}
+    outermost = sorted(path for path in homes if homes.isdisjoint(map(str, Path(path).parents)))
+    if outermost:
         made[f"{DROP_INS}/homes.conf"] = _drop_in(
-            "Where taskd is installed.", (f"BindReadOnlyPaths={quoted(path)}" for path in homes)
+            "Where taskd is installed.", (f"BindReadOnlyPaths={quoted(path)}" for path in outermost)
         )
     return made
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -307,6 +308,31 @@ async def test_a_connection_that_is_open_keeps_its_limits(daemon: Start, reload:
         await early.send([call, call])
         assert len(await early.reply()) == 2
         assert await batch(running) != "done"
+
+
+class Slow(tuple[str, ...]):
+    """Names that are looked at when ``go`` is set."""
+
+    go = threading.Event()
+
+    def __contains__(self, name: object) -> bool:
+        self.go.wait(20)
+        return super().__contains__(name)
+
+
+@as_root
+async def test_whoever_is_looked_up_while_the_roles_change_gets_the_new_ones(
+    daemon: Start, reload: Reload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    async with daemon(socket_mode="0666", admins=Slow(("nobody",))) as running, running.peer() as root:
+        async with nobody() as early:
+            await trio.testing.wait_all_tasks_blocked()
+            await reload(running, admins=("root",))
+            Slow.go.set()
+            await root.call("Task.start", operation="external")
+            assert await early.call("Task.ls") == []
 
 
 @as_root
