@@ -48,6 +48,12 @@ def default_file() -> str:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+# A user, or a group as sudoers(5) writes it. In no name is what ends one in the tables of both, or a line there.
+NAME = re.compile(r"%?[^%:\x00-\x1f][^:\x00-\x1f]*")
+
+# As the vendor's table of fields has them, or as its example does; nobody knows which is sent.
+KOODRIVE_WIRES = ("table", "example")
+
 
 def setting(
     doc: str,
@@ -90,7 +96,13 @@ class Config:
         reload=False,
     )
     admins: tuple[str, ...] = setting(
-        "users who may do everything, beside the daemon's own user", ("root",), unit="names"
+        "users and %groups who may do everything, beside the daemon's own user", ("root",), unit="names"
+    )
+    services: tuple[str, ...] = setting("users and %groups who may start tasks for other owners", (), unit="names")
+    proxies: tuple[str, ...] = setting(
+        "users and %groups who pass on the calls of others: each must bring a token, without one they are nobody",
+        (),
+        unit="names",
     )
     max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024, unit="bytes")
     max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200, unit="levels")
@@ -117,6 +129,15 @@ class Config:
         "most connections of one user id at a time", 1024, least=1, unit="connections"
     )
     requests_in_flight: int = setting("most waiting calls of one connection at a time", 256, least=1, unit="calls")
+    subscriptions_per_connection: int = setting(
+        "most streams of notifications (Task.watch, listen) of one connection at a time",
+        64,
+        least=1,
+        unit="streams",
+    )
+    koodrive_wire: str = setting(
+        "code and nextCursor of KooDrive: table (strings) or example (numbers)", "table", unit="word"
+    )
     tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1, unit="tasks")
     running_tasks: int = setting(
         "most operations that run at a time; the rest is queued", 64, least=1, unit="operations"
@@ -136,6 +157,9 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
         value = tuple(value)
         if not all(isinstance(each, str) for each in value):
             raise ConfigError(where, "expected a list of strings")
+        for each in value:
+            if not NAME.fullmatch(each):
+                raise ConfigError(where, f"expected names of users, and of groups after a %, got {each!r}")
     elif type(value) is not (tuple if get_args(kind) else kind):
         raise ConfigError(where, f"expected {kind.__name__}, got {value!r}")
     least = field.metadata["least"]
@@ -146,6 +170,8 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
         raise ConfigError(where, f"must be at most {most}, not {value}")
     if field.name == "log_level" and value not in LOG_LEVELS:
         raise ConfigError(where, f"must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
+    if field.name == "koodrive_wire" and value not in KOODRIVE_WIRES:
+        raise ConfigError(where, f"must be one of {', '.join(KOODRIVE_WIRES)}, not {value!r}")
     if field.name == "socket_mode" and not re.fullmatch("0?[0-7]{3}", value):
         raise ConfigError(where, f"must be octal permissions such as 0660, not {value!r}")
     if field.name in ("socket", "state") and not os.path.isabs(value):

@@ -177,17 +177,43 @@ class Task:
 
 @attrs.frozen
 class Caller:
-    """Who is on the other end of a connection, as the kernel tells it, and its roles by the config."""
+    """Who calls, and its roles. A user has one identity, its name, however it comes.
 
-    uid: int
-    gid: int
+    Either the kernel tells who is on the other end of the connection, and the config its roles; or it came by a
+    token, which tells both: then ``token`` is the token's id, and there is no ``uid`` and no ``gid``. ``groups``
+    are the supplementary ones. A ``proxy`` speaks for whoever brings a token, and by itself for nobody: it has
+    no roles.
+    """
+
+    uid: int | None
+    gid: int | None
     pid: int
     user: str
     roles: frozenset[str]
+    groups: frozenset[int] = frozenset()
+    proxy: bool = False
+    token: str | None = None
 
     @property
     def admin(self) -> bool:
         return "admin" in self.roles
 
     def __repr__(self) -> str:
-        return f"<Caller {self.user} uid={self.uid} pid={self.pid}>"
+        by = f"uid={self.uid}" if self.token is None else f"token={self.token}"
+        return f"<Caller {self.user} {by} pid={self.pid}{' proxy' if self.proxy else ''}>"
+
+
+@attrs.frozen
+class Token:
+    """What lets somebody in through a proxy, as ``user`` with ``roles``.
+
+    ``digest`` is the SHA-256, in hex, of the secret that only its holder has; neither is ever shown. ``id`` has
+    8 hex digits. Without ``expires_at`` it is good until it is removed.
+    """
+
+    id: str
+    user: str
+    roles: tuple[str, ...]
+    digest: str = attrs.field(repr=False)
+    created_at: Time
+    expires_at: Time | None = None

@@ -13,22 +13,35 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import attrs
 import click
 import trio
 
-from taskd import __version__, access, codec, config, dialects, listener, operations, reload, rpc, systemd
+from taskd import (
+    __version__,
+    access,
+    codec,
+    config,
+    dialects,
+    listener,
+    operations,
+    peer,
+    reload,
+    rpc,
+    systemd,
+    web,
+)
 from taskd.config import Config
 from taskd.connection import Connection, Limits
-from taskd.dialects import Method
+from taskd.dialects import Method, koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
     ConfigError,
@@ -49,6 +62,13 @@ logger = logging.getLogger("taskd")
 
 # Seconds between two looks for tasks that are past their retention.
 HOUR = 3600.0
+
+# Callers that are remembered, and the most groups of one that is: who has a range of ids to play with could have
+# others for every connection.
+KNOWN = 1024
+GROUPS = 256
+
+Credentials: TypeAlias = tuple[int, int, frozenset[int]]
 
 
 @contextmanager
@@ -83,35 +103,38 @@ class Server:
     service: Service
     xenapi: XenApi
     _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
-    _connections: set[Connection] = attrs.field(factory=set)
+    _paths: web.Paths = attrs.field(init=False)
+    _connections: dict[Connection, tuple[peer.Peer, Caller]] = attrs.field(factory=dict)
     _per_user: Counter[int] = attrs.field(factory=Counter)
-    _known: dict[int, Caller] = attrs.field(factory=dict)
+    _known: dict[Credentials, Caller] = attrs.field(init=False)
+    _most: int = attrs.field(init=False)
 
-    @property
-    def _most(self) -> int:
-        """How many connections all users may have: what the running operations and the store need is not to be
-        had by connecting often.
-        """
+    def __attrs_post_init__(self) -> None:
+        self._go_by(self.config)
+
+    def _go_by(self, settings: Config) -> None:
+        self.config, self._known = settings, {}
+        # What the running operations and the store need is not to be had by connecting often.
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return max(16, soft - 64 - 12 * self.config.running_tasks)
+        self._most = max(16, soft - 64 - 12 * settings.running_tasks)
+        wire: Literal["table", "example"] = "example" if settings.koodrive_wire == "example" else "table"
+        self._paths = web.paths(ucloud.FACE, koodrive.face(wire))
 
     async def apply(self, settings: Config) -> None:
         """From here on, go by these ``settings``; a connection that is open keeps its limits.
 
         Whoever has another role by them than the one it called with is disconnected, and may come again.
         """
-        self.config = settings
+        self._go_by(settings)
         reload.give(settings, self.service, self.service.runner)
         logging.getLogger().setLevel(settings.log_level.upper())
-        self._known = {}
-        for connection in tuple(self._connections):
-            caller = connection.caller
+        for connection, (found, who) in tuple(self._connections.items()):
             try:
-                same = caller == await self._caller(caller.uid, caller.gid, caller.pid)
-            except OSError:
+                same = who == await self._caller(found)
+            except OSError:  # it cannot be told now
                 same = False
             if not same:
-                connection.stop()
+                connection.stop(1008, "the roles of this caller have changed")
 
     async def connected(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. Whatever it does, nobody else notices."""
@@ -122,8 +145,8 @@ class Server:
             logger.warning("a connection could not be served: %r", error)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        pid, uid, gid = _peer(stream)
-        limit = self.config.connections_per_user
+        found = peer.of(stream.socket.fileno())
+        uid, limit = found.uid, self.config.connections_per_user
         if self._per_user[uid] >= limit or self._per_user.total() >= self._most:
             refusal = codec.dumps(rpc.refuse(TooManyConnections(min(limit, self._most)))) + b"\n"
             with trio.move_on_after(1):
@@ -131,27 +154,36 @@ class Server:
             return
         self._per_user[uid] += 1
         try:
-            who = await self._caller(uid, gid, pid)
-            connection = Connection(stream, who, self.service, self._methods, self.xenapi, self._limits())
-            self._connections.add(connection)
+            who = await self._caller(found)
+            connection = Connection(
+                stream, who, self.service, self._methods, self.xenapi, self._paths, self._limits()
+            )
+            self._connections[connection] = found, who
             try:
                 await connection.serve()
             finally:
-                self._connections.discard(connection)
+                del self._connections[connection]
         finally:
             self._per_user[uid] -= 1
             self._per_user += Counter()  # drops users that have none left
 
-    async def _caller(self, uid: int, gid: int, pid: int) -> Caller:
-        """Who that is; a user that was found once stays who it was until the settings change."""
+    async def _caller(self, found: peer.Peer) -> Caller:
+        """Who that is, by the newest settings; looked up once, for as long as it is among the newest that were."""
+        who = (found.uid, found.gid, found.groups)
         while True:
             settings, table = self.config, self._known
-            known = table.get(uid)
+            known = table.get(who)
             if known is None:
-                known = await trio.to_thread.run_sync(access.caller, uid, gid, pid, settings.admins)
-                table[uid] = known
+                names = {name: getattr(settings, name) for name in ("admins", "services", "proxies")}
+                known = await trio.to_thread.run_sync(
+                    partial(access.caller, found.uid, found.gid, found.pid, found.groups, **names)
+                )
+                if len(found.groups) <= GROUPS:
+                    table[who] = known
+                if len(table) > KNOWN:
+                    del table[next(iter(table))]
             if settings is self.config:
-                return attrs.evolve(known, gid=gid, pid=pid)
+                return attrs.evolve(known, pid=found.pid)
 
     def _limits(self) -> Limits:
         return Limits(**{field.name: getattr(self.config, field.name) for field in attrs.fields(Limits)})
@@ -159,13 +191,6 @@ class Server:
     def stop(self) -> None:
         for connection in tuple(self._connections):
             connection.stop()
-
-
-def _peer(stream: trio.SocketStream) -> tuple[int, int, int]:
-    """pid, uid and gid of the peer when it connected, as the kernel says (SO_PEERCRED, unix(7))."""
-    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    numbers = [int.from_bytes(raw[at : at + 4], sys.byteorder, signed=at == 0) for at in (0, 4, 8)]
-    return numbers[0], numbers[1], numbers[2]
 
 
 async def forget_old(store: Store, in_force: Callable[[], Config], forgotten: Forgotten = ignore) -> None:
@@ -222,6 +247,7 @@ async def serve(
     # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects
     # early waits in its queue.
     with listener.listeners(settings.socket, int(settings.socket_mode, 8)) as sockets:
+        await service.tokens.load()
         async with trio.open_nursery() as background:
             await background.start(registry.keep_revisions, store.reserve)
             await background.start(runner.run)

@@ -5,7 +5,11 @@ envelope has a status of its own and a sentence: 404, 405 with ``Allow``, 415. A
 reply, a notification, is answered with 204.
 
 There is no ``Access-Control-Allow-Origin``, though xapi sends one: on a Unix socket are no browsers, and where
-somebody forwards it to a port, no web page shall read the answers.
+somebody forwards it to a port, no web page shall read the answers. For the same reason a page of another origin
+gets no WebSocket where the kernel alone says who calls; where a token does, a page that has one may.
+
+Dialects with paths of their own (``dialects.Face``) stand beside the table; the last segment of a path may be an
+id. Whoever must present a token and has none is answered with 401, in the dialect's own shape.
 """
 
 from __future__ import annotations
@@ -14,15 +18,16 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Final, TypeAlias
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 import orjson
 import trio
 
 from taskd import __version__, rpc
-from taskd.dialects import native
-from taskd.errors import InternalError, WireError, XenApiError
-from taskd.model import JSON
+from taskd.dialects import Asked, Face, Reply, native
+from taskd.errors import BadParams, InternalError, TaskdError, Unauthenticated, WireError, XenApiError
+from taskd.model import JSON, Caller
 from taskd.rpc import xml
 from taskd.service import Service
 from taskd.wire import Request, Response, sentence, sole
@@ -33,34 +38,89 @@ logger = logging.getLogger("taskd.web")
 JSON_TYPE: Final = "application/json"
 XML_TYPE: Final = "text/xml"
 
+# What UCloud and KooDrive send.
+FACE_TYPE: Final = "application/json; charset=UTF-8"
+
+# What a WebSocket carries, by its path: JSON-RPC, or UCloud's calls.
+RPC: Final = "rpc"
+FRAMES: Final = "frames"
+SOCKETS: Final[Mapping[str, str]] = {"/jsonrpc": RPC, "/api/tasks": FRAMES}
+
+# Most fields of a query.
+FIELDS: Final = 1000
+
 # Bytes of XML that are read between two looks at the other connections; the codec is slow.
 AT_ONCE: Final = 16384
 
 
 @attrs.frozen
 class Site:
-    """What one caller is served: ``answer`` takes a JSON-RPC message, ``call`` a XenAPI method and its params.
+    """What the caller of one request is served, or why there is none.
 
-    Both take, last, the ref in the header ``Subtask-of``, "" for none (sm, libs/sm/SR.py).
+    ``answer`` takes the caller and a JSON-RPC message, ``call`` the caller, a XenAPI method and its params; both,
+    last, the ref in the header ``Subtask-of``, "" for none (sm, libs/sm/SR.py).
     """
 
     service: Service
-    answer: Callable[[JSON, str], Awaitable[JSON | None]]
-    call: Callable[[str, Sequence[JSON], str], Awaitable[JSON]]
+    caller: Caller | Unauthenticated
+    answer: Callable[[Caller, JSON, str], Awaitable[JSON | None]]
+    call: Callable[[Caller, str, Sequence[JSON], str], Awaitable[JSON]]
     max_bytes: int
     max_depth: int
 
+    @property
+    def known(self) -> Caller:
+        """The caller. Raises Unauthenticated."""
+        if isinstance(self.caller, Unauthenticated):
+            raise self.caller
+        return self.caller
+
 
 Answer: TypeAlias = Callable[[Request, Site], Awaitable[Response]]
+Paths: TypeAlias = Mapping[str, Mapping[str, Answer]]
+
+ID: Final = "{id}"
 
 
-async def respond(request: Request, site: Site) -> Response:
+def paths(*faces: Face) -> Paths:
+    """The table of all paths: those that are here, and those of the dialects."""
+    table = dict(PATHS)
+    for face in faces:
+        for path, methods in face.routes.items():
+            table[path] = {method: partial(_faced, face, answer) for method, answer in methods.items()}
+    return table
+
+
+def _at(path: str, table: Paths) -> Mapping[str, Answer] | None:
+    return table.get(path) or table.get(f"{path.rpartition('/')[0]}/{ID}")
+
+
+def socket(request: Request, site: Site, table: Paths) -> tuple[str, Response | None]:
+    """What a WebSocket at that path carries, and the response that refuses it, None where it is granted."""
+    kind = SOCKETS.get(request.path)
+    if kind is None:
+        status = 400 if _at(request.path, table) else 404
+        return "", sentence(status, f"there is no WebSocket at this path; there are {', '.join(SOCKETS)}")
+    if isinstance(site.caller, Unauthenticated):
+        # UCloud's bearers come with the calls.
+        return kind, None if kind == FRAMES else _unauthenticated(site.caller)
+    origin = request.header("origin")
+    if site.caller.token is None and origin is not None and urlsplit(origin).netloc != request.header("host"):
+        return kind, sentence(403, "a page of another origin gets no WebSocket without a token")
+    return kind, None
+
+
+def _unauthenticated(error: Unauthenticated) -> Response:
+    return sentence(401, str(error), ("WWW-Authenticate", "Bearer"))
+
+
+async def respond(request: Request, site: Site, table: Paths) -> Response:
     """The response to any request. A cancel goes through, and nothing is answered."""
     if request.path == "*" and request.method == "OPTIONS":  # about the server as a whole
-        return Response(204, headers=(("Allow", _allowed(*PATHS.values())),))
-    methods = PATHS.get(request.path)
+        return Response(204, headers=(("Allow", _allowed(*table.values())),))
+    methods = _at(request.path, table)
     if methods is None:
-        return sentence(404, f"there is nothing at this path; there are {', '.join(PATHS)}")
+        return sentence(404, f"there is nothing at this path; there are {', '.join(table)}")
     allow = ("Allow", _allowed(methods))
     if request.method == "OPTIONS":
         return Response(204, headers=(allow,))
@@ -69,7 +129,10 @@ async def respond(request: Request, site: Site) -> Response:
         return sentence(405, f"this path takes {allow[1]}", allow)
     if request.header("content-encoding") not in {None, "identity"}:
         return sentence(415, "a body must come as it is, not compressed", ("Accept-Encoding", "identity"))
-    return await answer(request, site)
+    try:
+        return await answer(request, site)
+    except Unauthenticated as error:
+        return _unauthenticated(error)
 
 
 def _allowed(*tables: Mapping[str, Answer]) -> str:
@@ -81,13 +144,39 @@ def _subtask_of(request: Request) -> str:
     return request.header("subtask-of") or ""
 
 
+async def _faced(
+    face: Face, answer: Callable[[Asked], Awaitable[Reply]], request: Request, site: Site
+) -> Response:
+    """The answer of a dialect with paths of its own, errors in its own shape."""
+    language = request.header("language") or ""
+    id = unquote(request.path.rpartition("/")[2], errors="replace")
+    try:
+        asked = Asked(site.service, site.known, _fields(request.query), request.body, id, language)
+        reply = await answer(asked)
+    except TaskdError as error:
+        reply = face.refuse(error, language)
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        reply = face.refuse(InternalError(), language)
+    return Response(reply.status, orjson.dumps(reply.body, option=orjson.OPT_APPEND_NEWLINE), FACE_TYPE)
+
+
+def _fields(query: str) -> tuple[tuple[str, str], ...]:
+    try:
+        return tuple(parse_qsl(query, keep_blank_values=True, max_num_fields=FIELDS, errors="replace"))
+    except ValueError:
+        raise BadParams("query", f"has more than {FIELDS} fields") from None
+
+
 async def _jsonrpc(request: Request, site: Site) -> Response:
+    caller = site.known
     message = sole(request.body, site.max_bytes, site.max_depth)
-    reply = await site.answer(message, _subtask_of(request))
+    reply = await site.answer(caller, message, _subtask_of(request))
     return Response(204) if reply is None else _json(reply)
 
 
 async def _xmlrpc(request: Request, site: Site) -> Response:
+    caller = site.known
     read = partial(xml.read, request.body, site.max_depth)
     try:
         call = read() if len(request.body) <= AT_ONCE else await trio.to_thread.run_sync(read)
@@ -95,7 +184,7 @@ async def _xmlrpc(request: Request, site: Site) -> Response:
         return Response(200, xml.fault(error), XML_TYPE)
     write = xml.bare if call.method.replace("_", ".").lower() == "system.listmethods" else xml.success
     try:
-        value = await site.call(call.method, call.args, _subtask_of(request))
+        value = await site.call(caller, call.method, call.args, _subtask_of(request))
         # Whole tables of records can be in it.
         large = isinstance(value, dict | list)
         body = await trio.to_thread.run_sync(write, value) if large else write(value)
@@ -137,7 +226,7 @@ def _json(value: JSON) -> Response:
     return Response(200, body, JSON_TYPE)
 
 
-PATHS: Final[Mapping[str, Mapping[str, Answer]]] = {
+PATHS: Final[Paths] = {
     "/": {"POST": _xmlrpc},
     "/RPC2": {"POST": _xmlrpc},
     "/jsonrpc": {"POST": _jsonrpc},

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 SWEEPS = ("tests/test_all_or_nothing.py", "-k", "build or new")
 RUNNER = ("tests/test_runner.py",)
+ACCESS = ("tests/test_access.py", "tests/test_tokens.py")
 
 
 @attrs.frozen
@@ -203,6 +204,48 @@ MUTANTS = (
         "            if reason is not None:\n                return journal, residue_of(journal, reason)\n",
         "",
         RUNNER,
+    ),
+    Mutant(
+        "an owner says how the work of somebody else ends",
+        "access.py",
+        "_REPORT: Final = Rule(owner=ADMINS)\n",
+        "_REPORT: Final = Rule()\n",
+        ACCESS,
+    ),
+    Mutant(
+        "who sees a task may do anything to it",
+        "access.py",
+        "    if not may(caller, verb, task):\n",
+        "    if False:\n",
+        ACCESS,
+    ),
+    Mutant(
+        "a proxy is somebody without a token",
+        "access.py",
+        "    if among(proxies):\n        return Caller(uid, gid, pid, user, NOBODY, groups, proxy=True)\n",
+        "",
+        ACCESS,
+    ),
+    Mutant(
+        "a token counts from anybody",
+        "service/tokens.py",
+        "        if not peer.proxy:\n            if bearer is not None:\n",
+        "        if not peer.proxy and bearer is None:\n            if False:\n",
+        ACCESS,
+    ),
+    Mutant(
+        "a secret of another token will do",
+        "service/tokens.py",
+        "        return token if same and token is not None and _lasts(token) else None\n",
+        "        return token if token is not None and _lasts(token) else None\n",
+        ACCESS,
+    ),
+    Mutant(
+        "what goes on under a token outlives it",
+        "service/tokens.py",
+        "        for scope in self._under.pop(id, ()):\n            scope.cancel()\n",
+        "",
+        ACCESS,
     ),
 )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -20,10 +22,14 @@ PATIENCE = 30
 
 @attrs.define(eq=False)
 class DaemonProcess:
-    """``taskd`` on a socket and a state folder in ``folder``; its log is ``folder/log``."""
+    """``taskd`` on a socket and a state folder in ``folder``; its log is ``folder/log``.
+
+    ``settings`` go into its environment.
+    """
 
     folder: Path
     options: tuple[str, ...] = ()
+    settings: Mapping[str, str] = attrs.field(factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -34,7 +40,10 @@ class DaemonProcess:
         """Returns when it listens."""
         command = [sys.executable, "-m", "taskd", "--socket", self.socket, "--state", str(self.folder / "state")]
         self.process = subprocess.Popen(
-            [*command, *self.options], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+            [*command, *self.options],
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {f"TASKD_{name.upper()}": value for name, value in self.settings.items()},
         )
         listening = threading.Event()
         threading.Thread(target=self._keep_log, args=(self.process.stderr, listening), daemon=True).start()

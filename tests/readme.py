@@ -10,12 +10,12 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import attrs
 
-from taskd import config, dialects, errors, operations
+from taskd import access, config, dialects, errors, operations
 from taskd.cli import exits
 from taskd.codec import dumps, schema
 from taskd.config import Config
@@ -114,12 +114,31 @@ def exit_codes() -> str:
     return table(("code", "meaning"), *[(str(value), meaning) for value, meaning in rows])
 
 
+def roles(some: Collection[str]) -> str:
+    """A dash is nobody, which is said only where there is no such relation."""
+    return "everyone" if some == access.EVERYONE else ", ".join(sorted(some)) or "—"
+
+
+def rules() -> str:
+    rows = [
+        (verb, *(roles(getattr(rule, field.name)) for field in attrs.fields(access.Rule)))
+        for verb, rule in access.RULES.items()
+    ]
+    return table(("verb", "its owner", "its producer", "anybody else"), *rows)
+
+
+def calls() -> str:
+    return table(("method", "roles"), *[(code(name), roles(some)) for name, some in access.CALLS.items()])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "params": params,
     "errors": error_table,
     "settings": settings,
     "exit codes": exit_codes,
+    "rules": rules,
+    "calls": calls,
 }
 
 

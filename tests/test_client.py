@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
@@ -91,6 +92,20 @@ def test_a_producer_that_fails_says_why_and_one_that_obeys_a_cancel_ends_it(daem
     cancelled = daemon.start("external").id
     daemon.cancel(cancelled)
     assert daemon.fail(cancelled, "STOPPED", "as asked").state == "cancelled"
+
+
+def test_tokens_through_the_typed_verbs(daemon: Daemon) -> None:
+    made = daemon.add_token("ann", ["user", "service"], expires_s=60)
+    forever = daemon.add_token("bob", ["admin"])
+
+    assert (made.user, made.roles, made.token.split("_")[:2]) == ("ann", ("service", "user"), ["taskd", made.id])
+    assert made.expires_at == pytest.approx(made.created_at + 60)
+    assert made.token not in repr(made)
+    assert daemon.tokens() == (attrs.evolve(made, token=""), attrs.evolve(forever, token=""))
+    daemon.remove_token(made.id)
+    assert [each.id for each in daemon.tokens()] == [forever.id]
+    with pytest.raises(Refused, match=f"there is no token {made.id}"):
+        daemon.remove_token(made.id)
 
 
 def test_a_copy_through_the_typed_verb(daemon: Daemon, tmp_path: Path) -> None:

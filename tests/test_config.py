@@ -31,6 +31,20 @@ def test_the_environment_is_read_by_type() -> None:
         config.load(None, {"TASKD_MAX_BATCH": "many"})
 
 
+def test_names_of_users_and_groups_are_such(tmp_path: Path) -> None:
+    """Whether there are such is not asked: they may be made later."""
+    file = tmp_path / "taskd.toml"
+    file.write_text('admins = []\nservices = ["%no such group", "no such user"]\nproxies = ["www-data"]\n')
+    settings = config.load(str(file), {"TASKD_PROXIES": "%web,www-data"})
+
+    assert (settings.admins, settings.services) == ((), ("%no such group", "no such user"))
+    assert settings.proxies == ("%web", "www-data")
+    for wrong in ("", "%", "%%x", "a:b", "a\\nb", "a\\u0000"):
+        file.write_text(f'proxies = ["{wrong}"]')
+        with pytest.raises(ConfigError, match="proxies: expected names of users, and of groups after a %"):
+            config.load(str(file), {})
+
+
 def test_every_setting_has_a_sentence_and_is_used() -> None:
     """A setting that is read and then not passed on is worse than none."""
     package = Path(server.__file__).parent

@@ -23,7 +23,7 @@ from taskd.config import default_socket
 from taskd.errors import TaskdError
 
 COMMANDS: Final = (
-    *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations"),
+    *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),
     "install-units",
 )
 

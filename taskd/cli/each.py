@@ -1,4 +1,4 @@
-"""One act on each of several tasks: a refusal of one does not keep the others from it."""
+"""One act on each of several tasks, or tokens: a refusal of one does not keep the others from it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from taskd.cli.sentences import sentence
 from taskd.client import Daemon, Refused
 
 
-def each(socket: str, ids: Sequence[str], act: Callable[[Daemon, str], None]) -> tuple[list[str], Exit]:
-    """Call ``act`` for each task; the ids where it was granted, and the worst exit.
+def each(
+    socket: str,
+    ids: Sequence[str],
+    act: Callable[[Daemon, str], None],
+    meant: Callable[[Daemon, str], str] = pick,
+) -> tuple[list[str], Exit]:
+    """Call ``act`` for each; the ids where it was granted, and the worst exit. ``meant`` finds the whole id.
 
     Raises:
         NoDaemon: nobody answers, or not any more.
@@ -22,7 +27,7 @@ def each(socket: str, ids: Sequence[str], act: Callable[[Daemon, str], None]) ->
     with client.connect(socket) as daemon:
         for start in ids:
             try:
-                id = pick(daemon, start)
+                id = meant(daemon, start)
                 act(daemon, id)
             except Refused as error:
                 say.err(sentence(error))

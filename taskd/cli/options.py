@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+LENGTHS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 SUFFIXES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -48,6 +49,19 @@ def seconds(text: str) -> float:
         count = math.nan
     if not 0 <= count < math.inf:
         raise click.BadParameter(f"{text!r} is no number of seconds such as 0.5 or 60")
+    return count
+
+
+def span(text: str) -> float:
+    """Seconds, or with a suffix s, m, h or d of so many seconds, minutes, hours or days.
+
+    Raises:
+        click.BadParameter: it is no length of time, or none at all.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text, re.ASCII)
+    count = float(match[1]) * LENGTHS[match[2]] if match else 0.0
+    if not 0 < count < math.inf:
+        raise click.BadParameter(f"{text!r} is no length of time such as 30d, 12h, 90m, 45s or 3600")
     return count
 
 

@@ -51,7 +51,9 @@ def _names() -> dict[str, str]:
     if root is None or not isinstance(root.command, click.Group) or root.invoked_subcommand is None:
         return {}
     command = root.command.get_command(root, root.invoked_subcommand)
-    return {} if command is None else {param.name or "": _typed(param) for param in command.params}
+    # Of a group the one that was typed is not known any more; what one calls a field, no other calls otherwise.
+    typed = [*command.commands.values()] if isinstance(command, click.Group) else [command] if command else []
+    return {param.name or "": _typed(param) for each in typed for param in each.params}
 
 
 def _typed(param: click.Parameter) -> str:

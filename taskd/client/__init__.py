@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from taskd.client.blocking import Daemon, connect
 from taskd.client.conversation import Call, Notification
-from taskd.client.record import Lines, Offer, Page, Record
+from taskd.client.record import Grant, Lines, Offer, Page, Record
 from taskd.errors import NoDaemon, Refused
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Call",
     "Daemon",
+    "Grant",
     "Lines",
     "NoDaemon",
     "Notification",

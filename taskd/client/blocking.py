@@ -153,6 +153,9 @@ class Daemon(AbstractContextManager["Daemon"]):
     complete = _said(verbs.complete)
     fail = _said(verbs.fail)
     operations = _said(verbs.operations)
+    add_token = _said(verbs.add_token)
+    tokens = _said(verbs.tokens)
+    remove_token = _said(verbs.remove_token)
 
 
 def connect(path: str, timeout_s: float | None = None) -> Daemon:

@@ -161,6 +161,9 @@ class Daemon:
     complete = _said(verbs.complete)
     fail = _said(verbs.fail)
     operations = _said(verbs.operations)
+    add_token = _said(verbs.add_token)
+    tokens = _said(verbs.tokens)
+    remove_token = _said(verbs.remove_token)
 
 
 async def connect(path: str) -> Daemon:

@@ -82,6 +82,20 @@ class Offer:
     roles: tuple[str, ...] = ()
 
 
+@attrs.frozen
+class Grant:
+    """A token: whoever comes by it is ``user`` with ``roles``. ``token``, what its holder presents, is told when
+    it is made, and never again.
+    """
+
+    id: str
+    user: str
+    created_at: Time
+    roles: tuple[str, ...] = ()
+    expires_at: Time | None = None
+    token: str = attrs.field(default="", repr=False)
+
+
 def read(value: JSON, kind: type[T]) -> T:
     """A reply as an instance of ``kind``.
 

@@ -12,7 +12,7 @@ from functools import partial
 import attrs
 
 from taskd.client.conversation import Call
-from taskd.client.record import Lines, Offer, Page, Record, page, read, record
+from taskd.client.record import Grant, Lines, Offer, Page, Record, page, read, record
 from taskd.model import JSON, Speed
 
 
@@ -30,6 +30,10 @@ def _ids(value: JSON) -> tuple[str, ...]:
 
 def _offers(value: JSON) -> tuple[Offer, ...]:
     return tuple(read(each, Offer) for each in value) if isinstance(value, list) else ()
+
+
+def _grants(value: JSON) -> tuple[Grant, ...]:
+    return tuple(read(each, Grant) for each in value) if isinstance(value, list) else ()
 
 
 def start(
@@ -188,6 +192,26 @@ def fail(id: str, code: str, message: str, data: Sequence[str] = ()) -> Call[Rec
 def operations() -> Call[tuple[Offer, ...]]:
     """What can be started."""
     return Call("Operation.ls", {}, _offers)
+
+
+def add_token(user: str, roles: Sequence[str], expires_s: float | None = None) -> Call[Grant]:
+    """Make a token, by which a proxy's client is ``user`` with ``roles`` (admin, service, user); an admin's call.
+
+    ``expires_s``: seconds from now until it is as good as none. The grant has what the holder presents: it is told
+    this once.
+    """
+    given = _given(user=user, roles=[*roles], expires_s=expires_s)
+    return Call("Token.add", given, partial(read, kind=Grant))
+
+
+def tokens() -> Call[tuple[Grant, ...]]:
+    """All tokens, oldest first, without what their holders present; an admin's call."""
+    return Call("Token.ls", {}, _grants)
+
+
+def remove_token(id: str) -> Call[None]:
+    """Remove a token; what goes on under it ends. An admin's call."""
+    return Call("Token.rm", {"id": id}, _nothing)
 
 
 def raw(method: str, params: Mapping[str, JSON]) -> Call[JSON]:

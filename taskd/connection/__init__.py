@@ -1,4 +1,4 @@
-"""One trio stream: bytes -> wire -> rpc or web -> dialects -> service, and back.
+"""One trio stream: bytes -> wire -> rpc, web or frames -> dialects -> service, and back.
 
 Quick calls are answered in the order they came, one after the other, so that a client that sends faster than it
 reads is slowed down by its own socket. Long calls (``Task.wait``) of a JSON framing are answered when they are
@@ -6,14 +6,20 @@ ready and hold up nobody; over HTTP, where answers have the order of the request
 them on this connection. A peer that closes its sending side still gets all its answers; for one that hangs up,
 and when the daemon stops, nothing waits any more.
 
+Who calls is the peer, or over HTTP whom the token says that a proxy passes on; a WebSocket is its caller's for
+good, and is closed when the token is withdrawn. A stream of notifications (``Task.watch``) is sent in the turns
+between the replies, on a JSON framing and on a WebSocket.
+
 This is the error boundary of one connection: whatever a peer does ends at most its own connection.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import select
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,8 +30,11 @@ import orjson
 import trio
 
 from taskd import rpc, web, wire
+from taskd.connection.context import Context, ForCaller
+from taskd.connection.frames import Frames
+from taskd.connection.streams import Opened, Subscriptions
 from taskd.dialects import Method
-from taskd.errors import InternalError, WireError, XenApiError
+from taskd.errors import InternalError, Unauthenticated, WireError, XenApiError
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
@@ -55,21 +64,29 @@ class Limits:
     max_reply_bytes: int = 16 * 1024 * 1024
     message_deadline_s: float = 30.0
     requests_in_flight: int = 256
+    subscriptions_per_connection: int = 64
 
 
 @attrs.define(eq=False)
 class Connection:
-    """A peer on ``stream``, whose caller the kernel has told us."""
+    """A peer on ``stream``, whose ``caller`` the kernel has told us; a WebSocket's may be another.
+
+    ``_frames`` are there when it is a WebSocket of UCloud's, where bearers come with the calls.
+    """
 
     stream: trio.SocketStream
     caller: Caller
     service: Service
     methods: Mapping[str, Method]
     xenapi: rpc.Positional
+    paths: web.Paths
     limits: Limits = Limits()
-    _framing: wire.Framing = attrs.field(init=False)
-    _site: web.Site = attrs.field(init=False)
+    _framing: wire.Opening = attrs.field(init=False)
+    _positional: ForCaller = attrs.field(init=False)
     _calls: rpc.Methods = attrs.field(init=False)
+    _subscriptions: Subscriptions = attrs.field(init=False)
+    _frames: Frames | None = None
+    _parting: tuple[int, str] = (1001, "")
     _sending: trio.Lock = attrs.field(factory=trio.Lock)
     _room: trio.Semaphore = attrs.field(init=False)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
@@ -77,18 +94,18 @@ class Connection:
     _held: int = 0  # bytes of the replies that wait for their turn
 
     def __attrs_post_init__(self) -> None:
-        size, depth = self.limits.max_message_bytes, self.limits.max_depth
-        self._framing = wire.Opening(size, depth)
-        self._site = web.Site(self.service, self._reply_now, self._call_now, size, depth)
+        self._framing = wire.Opening(self.limits.max_message_bytes, self.limits.max_depth)
+        self._positional = ForCaller(self.xenapi, self.service)
         self._calls = {name: self._bound(method) for name, method in self.methods.items()}
+        self._subscriptions = Subscriptions(self.limits.subscriptions_per_connection)
         self._room = trio.Semaphore(self.limits.requests_in_flight)
 
     def __repr__(self) -> str:
         return f"<Connection of {self.caller!r} {self._framing!r}>"
 
     def _bound(self, method: Method) -> Callable[..., Awaitable[JSON]]:
-        async def call(caller: Caller, /, **params: JSON) -> JSON:
-            return await method(self.service, caller, params)
+        async def call(context: Context, /, **params: JSON) -> JSON:
+            return await method(self.service, context.caller, params, context.channel)
 
         return call
 
@@ -98,10 +115,14 @@ class Connection:
             async with self.stream:
                 async with trio.open_nursery() as watching:
                     async with trio.open_nursery() as answering:
-                        await self._converse(answering)
+                        await self._converse(answering, watching)
+                        if self._framing.websocket:  # it is closed on both sides: nobody reads what else there is
+                            answering.cancel_scope.cancel()
                         if answering.child_tasks:
                             watching.start_soon(self._watch, watching.cancel_scope)
                     watching.cancel_scope.cancel()
+                if self._stopping:
+                    await self._part()
                 if self._framing.broken:
                     await self._linger()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -109,9 +130,10 @@ class Connection:
         except* Exception:
             logger.exception("the connection of %r failed", self.caller)
 
-    def stop(self) -> None:
-        """The daemon stops: read no more, wait no more; a quick call under way is still answered."""
-        self._stopping = True
+    def stop(self, code: int = 1001, reason: str = "the daemon stops") -> None:
+        """Read no more, wait no more; a quick call under way is still answered. A WebSocket's peer is told why."""
+        self._stopping, self._parting = True, (code, reason)
+        self._subscriptions.end()
         for scope in self._interruptible:
             scope.cancel()
 
@@ -126,7 +148,13 @@ class Connection:
             finally:
                 self._interruptible.discard(scope)
 
-    async def _converse(self, answering: trio.Nursery) -> None:
+    async def _part(self) -> None:
+        """Say to the peer of a WebSocket why it is closed."""
+        control = self._framing.closing(*self._parting)
+        if control is not None:
+            await self._send(control)
+
+    async def _converse(self, answering: trio.Nursery, watching: trio.Nursery) -> None:
         framing, spoken = self._framing, False
         deadline = trio.current_time() + self.limits.message_deadline_s
         while not self._stopping and not framing.broken:
@@ -141,28 +169,70 @@ class Connection:
             was_partial = framing.partial
             messages = framing.receive(data)
             spoken = spoken or bool(messages)
-            for message in messages:
-                await self._take(message, answering)
+            waiting = deque(messages)
+            while waiting:
+                message = waiting.popleft()
+                if isinstance(message, wire.Request) and message.websocket:
+                    waiting.extend(await self._upgrade(message, watching))
+                else:
+                    await self._take(message, answering)
             if not data:
                 return
             if spoken and not framing.partial:
                 deadline = float("inf")
-            elif spoken and (messages or not was_partial):
+            elif spoken and (not was_partial or any(not isinstance(each, wire.Control) for each in messages)):
+                # A peer that only pings does not get on with its message.
                 deadline = trio.current_time() + self.limits.message_deadline_s
 
     async def _take(self, message: wire.Message, answering: trio.Nursery) -> None:
         match message:
             case wire.Request():
-                await self._send(await web.respond(message, self._site))
-            case wire.Response():
+                await self._send(await web.respond(message, self._site(message), self.paths))
+            case wire.Response() | wire.Control():
                 await self._send(message)
+            case WireError() if self._frames is not None:
+                pass
             case WireError():
                 await self._send(rpc.refuse(message))
+            case _ if self._frames is not None:
+                await self._admit()
+                answering.start_soon(self._later, partial(self._frames.answer, message))
             case _ if self._is_long(message):
                 await self._admit()
-                answering.start_soon(self._answer_later, message)
+                answering.start_soon(self._later, partial(self._answer, message, answering))
             case _:
-                await self._answer(message)
+                await self._answer(message, answering)
+
+    async def _upgrade(self, request: wire.Request, watching: trio.Nursery) -> Sequence[wire.Message]:
+        """Grant a WebSocket, or say why not; the messages that had come behind the request."""
+        site = self._site(request)
+        kind, refusal = web.socket(request, site, self.paths)
+        if refusal is not None:
+            await self._send(refusal)
+            return ()
+        data, behind = self._framing.upgrade()
+        await self.stream.send_all(data)
+        if kind == web.FRAMES:
+            self._frames = Frames(self.service, partial(self._who, site.caller), self._tell, self._subscriptions)
+            watching.start_soon(self._frames.keep_alive)
+        else:
+            self.caller = site.known
+        if isinstance(site.caller, Caller):
+            watching.start_soon(self._withdraw, site.caller)
+        return behind
+
+    def _who(self, otherwise: Caller | Unauthenticated, bearer: str | None) -> Caller:
+        if bearer is not None:
+            return self.service.tokens.who(self.caller, f"Bearer {bearer}")
+        if isinstance(otherwise, Unauthenticated):
+            raise otherwise
+        return otherwise
+
+    async def _withdraw(self, caller: Caller) -> None:
+        """Close the WebSocket when the token that it was opened with does not count any more."""
+        with self.service.tokens.held(caller):
+            await trio.sleep(math.inf)  # it does end, with that scope
+        self.stop(1008, "the token is not valid any more")
 
     def _is_long(self, message: JSON) -> bool:
         return any(map(self._waits, rpc.methods_in(message)))
@@ -173,17 +243,22 @@ class Connection:
 
     # A JSON framing: an answer whenever there is one.
 
-    async def _answer_later(self, message: JSON) -> None:
+    async def _later(self, answer: Callable[[], Awaitable[None]]) -> None:
         try:
             with self._until_stopped():
-                await self._answer(message)
+                await answer()
         finally:
             self._room.release()
 
-    async def _answer(self, message: JSON) -> None:
-        reply = await self._reply(message)
-        if reply is None:
-            return
+    async def _answer(self, message: JSON, answering: trio.Nursery) -> None:
+        opened = Opened(self._subscriptions)
+        reply = await self._reply(message, Context(self.caller, opened))
+        if reply is not None:
+            await self._say(reply)
+        for each in opened.streams:
+            answering.start_soon(opened.follow, *each, self._tell)
+
+    async def _say(self, reply: JSON) -> None:
         size = len(orjson.dumps(reply, default=repr)) if self._sending.locked() else 0
         if self._held and self._held + size > self.limits.max_reply_bytes:
             raise trio.BrokenResourceError  # it asks and does not read, and its replies would fill our memory
@@ -193,34 +268,44 @@ class Connection:
         finally:
             self._held -= size
 
-    async def _reply(self, message: JSON, subtask_of: str = "") -> JSON | None:
+    async def _reply(self, message: JSON, context: Context, subtask_of: str = "") -> JSON | None:
         return await rpc.answer(
             message,
             self._calls,
-            self.caller,
+            context,
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
-            positional=rpc.Part(self.xenapi, subtask_of),
+            positional=rpc.Part(self._positional, subtask_of),
         )
 
     # HTTP: nothing else is read or said until there is the answer.
 
-    async def _reply_now(self, message: JSON, subtask_of: str) -> JSON | None:
-        reply = partial(self._reply, message, subtask_of)
-        return await (self._while_there(reply) if self._is_long(message) else reply())
+    def _site(self, request: wire.Request) -> web.Site:
+        caller: Caller | Unauthenticated
+        try:
+            caller = self.service.tokens.who(self.caller, request.header("authorization"))
+        except Unauthenticated as error:
+            caller = error
+        size, depth = self.limits.max_message_bytes, self.limits.max_depth
+        return web.Site(self.service, caller, self._reply_now, self._call_now, size, depth)
 
-    async def _call_now(self, method: str, args: Sequence[JSON], subtask_of: str) -> JSON:
-        call = partial(rpc.call_positional, rpc.Part(self.xenapi, subtask_of), self.caller, method, args)
-        return await (self._while_there(call) if self._waits(method) else call())
+    async def _reply_now(self, caller: Caller, message: JSON, subtask_of: str) -> JSON | None:
+        reply = partial(self._reply, message, Context(caller), subtask_of)
+        return await (self._while_there(caller, reply) if self._is_long(message) else reply())
 
-    async def _while_there(self, call: Callable[[], Awaitable[JSON]]) -> JSON:
-        """What ``call`` gives or refuses, as long as somebody waits for it.
+    async def _call_now(self, caller: Caller, method: str, args: Sequence[JSON], subtask_of: str) -> JSON:
+        part = rpc.Part(self._positional, subtask_of)
+        call = partial(rpc.call_positional, part, Context(caller), method, args)
+        return await (self._while_there(caller, call) if self._waits(method) else call())
+
+    async def _while_there(self, caller: Caller, call: Callable[[], Awaitable[JSON]]) -> JSON:
+        """What ``call`` gives or refuses, as long as somebody waits for it who may.
 
         Raises:
-            BrokenResourceError: the peer has hung up, or the daemon stops.
+            BrokenResourceError: the peer has hung up, its token is not valid any more, or the daemon stops.
         """
         outcome: JSON | XenApiError = None
-        with self._until_stopped() as waiting:
+        with self._until_stopped() as waiting, self.service.tokens.held(caller) as held:
             async with trio.open_nursery() as watching:
                 watching.start_soon(self._watch, waiting)
                 try:
@@ -228,21 +313,29 @@ class Connection:
                 except XenApiError as error:
                     outcome = error
                 watching.cancel_scope.cancel()
-        if waiting.cancelled_caught:
+        if waiting.cancelled_caught or held.cancelled_caught:
             raise trio.BrokenResourceError
         if isinstance(outcome, XenApiError):
             raise outcome
         return outcome
 
     async def _send(self, reply: JSON) -> None:
+        await self._tell([reply], lambda: True)
+
+    async def _tell(self, replies: Sequence[JSON], wanted: Callable[[], bool]) -> None:
+        """Send them in their turn, if they are ``wanted`` then."""
         # Turned into bytes when its turn has come: a peer that reads nothing has one reply in memory, not all.
         async with self._sending:
-            try:
-                data = self._framing.reply(reply)
-            except TypeError:  # an operation's result is no JSON after all
-                logger.exception("a reply to %r cannot be said in JSON", self.caller)
-                data = self._framing.reply(rpc.refuse(InternalError()))
-            await self.stream.send_all(data)
+            if not wanted():
+                return
+            await self.stream.send_all(b"".join(map(self._said, replies)))
+
+    def _said(self, reply: JSON) -> bytes:
+        try:
+            return self._framing.reply(reply)
+        except TypeError:  # an operation's result is no JSON after all
+            logger.exception("a reply to %r cannot be said in JSON", self.caller)
+            return self._framing.reply(rpc.refuse(InternalError()))
 
     async def _admit(self) -> None:
         """Wait for room for one more long call; nothing is read meanwhile, so nobody else would see the peer go.

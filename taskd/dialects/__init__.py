@@ -10,7 +10,7 @@ A dialect that is served over HTTP by paths of its own is a ``Face``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -25,12 +25,12 @@ from taskd.service import Service
 class Stream:
     """What is sent after the reply to the call that opened it: notifications called ``method``, until it ends.
 
-    ``run`` gives the params of each to what it is called with, but for the name of the subscription, which the
-    channel adds; that returns when they are on their way. It is cancelled when the subscription ends.
+    ``run`` gives the params of some at a time to what it is called with, but for the name of the subscription,
+    which the channel adds; that returns when they are on their way. It is cancelled when the subscription ends.
     """
 
     method: str
-    run: Callable[[Callable[[Mapping[str, JSON]], Awaitable[None]]], Awaitable[None]]
+    run: Callable[[Callable[[Sequence[Mapping[str, JSON]]], Awaitable[None]]], Awaitable[None]]
 
 
 class Channel(Protocol):
@@ -68,9 +68,11 @@ class Method:
         """``call(service, caller, params)``, with the channel last where it takes one.
 
         Raises:
+            Unauthenticated, PermissionDenied: the caller may not call it at all.
             BadParams: the params do not fit. And what the verb raises.
             NeedsStream: it takes a channel, and what carries the call has none.
         """
+        service.allow(caller, self.name)
         structured = codec.structure(params, self.params)
         if not self.channel:
             return await self.call(service, caller, structured)
@@ -81,9 +83,15 @@ class Method:
 
 def table() -> dict[str, Method]:
     """All methods by name."""
-    from taskd.dialects import native, smapi, watch
+    from taskd.dialects import native, smapi, tokens, ucloud, watch
 
-    rows: Iterable[Method] = (*smapi.METHODS, *native.METHODS, *watch.METHODS)
+    rows: Iterable[Method] = (
+        *smapi.METHODS,
+        *native.METHODS,
+        *watch.METHODS,
+        *tokens.METHODS,
+        *ucloud.METHODS,
+    )
     return {method.name: method for method in rows}
 
 

@@ -8,7 +8,7 @@ kind of notice), ``revision``, and ``task`` (a record) for ``snapshot`` and ``ch
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -18,9 +18,12 @@ from taskd import codec
 from taskd.dialects import Channel, Method, Stream
 from taskd.dialects.native import record
 from taskd.errors import BadParams
-from taskd.model import JSON, Caller, Task
+from taskd.model import JSON, Caller, LogLine, Task
 from taskd.service import Service
 from taskd.service.watching import Kind, Notice, begin
+
+# Bytes of notifications that are on their way to one watcher at a time, about.
+LONGEST: Final = 256 * 1024
 
 
 @attrs.frozen
@@ -49,9 +52,18 @@ async def _watch(service: Service, caller: Caller, params: WatchParams, channel:
     watch = await begin(service, caller, params.ids, params.since, log=params.log, log_from=params.log_from)
     revision = watch.revision
 
-    async def run(tell: Callable[[Mapping[str, JSON]], Awaitable[None]]) -> None:
-        async def said(notice: Notice) -> None:
-            await tell(_params(notice))
+    async def run(tell: Callable[[Sequence[Mapping[str, JSON]]], Awaitable[None]]) -> None:
+        async def said(notices: Sequence[Notice]) -> None:
+            some: list[Mapping[str, JSON]] = []
+            size = 0
+            for notice in notices:
+                params, more = _params(notice)
+                if size + more > LONGEST:
+                    await tell(some)
+                    some, size = [], 0
+                some.append(params)
+                size += more
+            await tell(some)
 
         await watch.run(said)
 
@@ -63,18 +75,24 @@ async def _unwatch(service: Service, caller: Caller, params: UnwatchParams, chan
     return None
 
 
-def _params(notice: Notice) -> Mapping[str, JSON]:
+def _params(notice: Notice) -> tuple[Mapping[str, JSON], int]:
+    """The params, and about how many bytes they are."""
     said: dict[str, JSON] = {"event": notice.kind.value, "revision": notice.revision}
+    size = 100
     match notice:
         case Notice(Kind.SNAPSHOT | Kind.CHANGED, task=Task() as task):
-            said["task"] = _written(_Same(task))
+            text = _written(_Same(task))
+            said["task"] = codec.Written(text)
+            size += len(text)
         case Notice(Kind.DESTROYED, task=Task() as task):
             said["id"] = task.id
         case Notice(Kind.LOG, task=Task() as task):
+            lines = [_line(line) for line in notice.lines]
             said["id"] = task.id
-            said["lines"] = [codec.unstructure(line) for line in notice.lines]
+            said["lines"] = [codec.Written(text) for text in lines]
             said["next"] = notice.lines[-1].n + 1
-    return said
+            size += sum(map(len, lines))
+    return said, size
 
 
 @attrs.frozen(eq=False)
@@ -90,10 +108,17 @@ class _Same:
         return isinstance(other, _Same) and other.task is self.task
 
 
-@lru_cache(maxsize=256)
-def _written(same: _Same) -> JSON:
-    """The record as JSON text, written once for all who are told of it."""
-    return codec.Written(codec.dumps(record(same.task)))
+# A record, a line of a log: written once for all who are told of it.
+
+
+@lru_cache(maxsize=64)
+def _written(same: _Same) -> bytes:
+    return codec.dumps(record(same.task))
+
+
+@lru_cache(maxsize=1024)
+def _line(line: LogLine) -> bytes:
+    return codec.dumps(codec.unstructure(line))
 
 
 METHODS: Final = (

@@ -146,6 +146,15 @@ class PermissionDenied(Refusal):
 
 
 @attrs.define(auto_exc=True)
+class Unauthenticated(Refusal):
+    """Nobody is known to call: a proxy without a good token, or a token from whom no proxy is."""
+
+    name: ClassVar[str] = "Unauthenticated"
+    sentence: ClassVar[str] = "not authenticated: {why}"
+    why: str
+
+
+@attrs.define(auto_exc=True)
 class LimitReached(Refusal):
     """One of the numbers of law L10; ``limit`` is it."""
 

@@ -12,14 +12,14 @@ also of those that are destroyed.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
 import trio
 
 from taskd.errors import StoreUnavailable, TooManyTasks
-from taskd.model import Progress, Task
+from taskd.model import LogLine, Progress, Task
 from taskd.registry.feed import Bell, Change, Feed
 from taskd.registry.logs import Logs
 from taskd.states import State
@@ -37,10 +37,11 @@ class Live:
 
     ``lock`` is held by whoever decides the next durable change, from looking to having shown it. ``stored``
     is the state on disk. ``cancel_asked`` is set the moment a cancel is accepted, ahead of its durable note.
-    ``progress`` is ahead of ``task.progress`` by what has not been shown yet, ``reported`` says that a place
-    to show it is taken; ``heard_at`` is when an
+    ``progress`` is ahead of ``task.progress`` by what has not been shown yet, ``reported`` is the
+    revision that is taken to show it, 0 for none; ``heard_at`` is when an
     external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed
-    although it could not end.
+    although it could not end. ``log_end`` is the number that its next line of log gets, ``log_kept`` the one after
+    the last that is durable.
     """
 
     task: Task
@@ -50,9 +51,10 @@ class Live:
     lock: trio.Lock = attrs.field(factory=trio.Lock)
     progress: Progress = attrs.field(init=False)
     log_end: int = 0
+    log_kept: int = 0
     heard_at: float = 0.0
     forgotten: bool = False
-    reported: bool = False
+    reported: int = 0
     _changed: trio.Event = attrs.field(factory=trio.Event)
     _woken: trio.Event = attrs.field(factory=trio.Event)
 
@@ -104,8 +106,11 @@ class Registry:
 
     feed: Feed = attrs.field(factory=Feed)
     logs: Logs = attrs.field(factory=Logs)
+    # Whoever gathers much from the feed takes its turn here, one after the other.
+    turn: trio.Lock = attrs.field(factory=trio.Lock)
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
+    _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)
     _owned: Counter[str] = attrs.field(factory=Counter)
     _tickets: deque[Ticket] = attrs.field(factory=deque)
     _next: int = 1
@@ -119,6 +124,7 @@ class Registry:
 
     def add(self, live: Live) -> None:
         self._alive[live.task.id] = live
+        self._of.setdefault(live.task.owner, {})[live.task.id] = live
         self._owned[live.task.owner] += 1
         if live.task.parent is not None:
             self._parts.setdefault(live.task.parent, set()).add(live.task.id)
@@ -130,10 +136,20 @@ class Registry:
     def get(self, id: str) -> Live | None:
         return self._alive.get(id)
 
+    def of(self, owner: str) -> Sequence[Live]:
+        """The tasks of ``owner`` that are alive, oldest first; one that is only being made is not shown yet."""
+        shown = (live for live in self._of.get(owner, {}).values() if live.task.revision)
+        return sorted(shown, key=lambda live: live.task.seq)
+
     def remove(self, live: Live) -> None:
         """Let go of a task that has ended; whoever watches it has its last snapshot."""
-        if self._alive.pop(live.task.id, None) is not None:
-            self._let_go(live.task.owner)
+        if self._alive.pop(live.task.id, None) is None:
+            return
+        owner = live.task.owner
+        del self._of[owner][live.task.id]
+        if not self._of[owner]:
+            del self._of[owner]
+        self._let_go(owner)
 
     @contextmanager
     def claimed(self, owner: str, limit: int) -> Iterator[None]:
@@ -214,7 +230,7 @@ class Registry:
         while self._tickets and self._tickets[0].ready:
             ticket = self._tickets.popleft()
             if (live := ticket.live) is not None:
-                live.reported = live.reported and ticket.task is not None
+                live.reported = 0 if ticket.task is None else live.reported
                 born = live.task.revision == 0
                 live._show(attrs.evolve(ticket.task or live.task, revision=ticket.revision))
                 self.feed.put(ticket.revision, live.task, born=born)
@@ -231,8 +247,15 @@ class Registry:
         # Without revisions left (the store has not answered for half a million changes) it is shown with the
         # next durable change.
         if self._next < self._ceiling:
-            live.reported = True
-            self.show(self.take(live))
+            ticket = self.take(live)
+            live.reported = ticket.revision
+            self.show(ticket)
+
+    def logged(self, live: Live, lines: Sequence[LogLine], revision: int) -> None:
+        """These lines of its log are durable, and will be shown with ``revision``."""
+        if lines:
+            self.logs.append(live.task.id, lines, revision, live.log_kept)
+            live.log_kept = lines[-1].n + 1
 
     def forget(self, tasks: Iterable[Task]) -> None:
         """These tasks are destroyed, durably: show that."""

@@ -3,6 +3,9 @@
 The law: what is here is durable, and of each task it is the end of its log, without a gap but where the store
 lost lines. All together hold at most ``limit`` characters; beyond that those of the task that was silent longest
 are let go, and whoever wants them reads them from the store.
+
+A line belongs to the change of its task that it is shown with. So whoever has seen all tasks at some revision,
+and the lines up to that one, has a whole picture of that moment, and can go on from there.
 """
 
 from __future__ import annotations
@@ -21,46 +24,84 @@ LIMIT = 8 * 1024 * 1024
 OVERHEAD = 200
 
 
+@attrs.frozen
+class Kept:
+    """A line, and the ``revision`` of the change that it belongs to."""
+
+    revision: int
+    line: LogLine
+
+
+@attrs.define(eq=False)
+class End:
+    """The end of a log: all of it from number ``begin`` on; a number without a line is one that was lost."""
+
+    begin: int
+    lines: deque[Kept] = attrs.field(factory=deque)
+
+
 @attrs.define(eq=False)
 class Logs:
     """See the module."""
 
     limit: int = LIMIT
     _size: int = 0
-    _lines: OrderedDict[str, deque[LogLine]] = attrs.field(factory=OrderedDict)
+    _ends: OrderedDict[str, End] = attrs.field(factory=OrderedDict)
 
-    def append(self, id: str, lines: Sequence[LogLine]) -> None:
-        """The next lines of a task's log, which are durable."""
-        if not lines:
-            return
-        kept = self._lines.setdefault(id, deque())
-        self._lines.move_to_end(id)
-        kept.extend(lines)
+    def append(self, id: str, lines: Sequence[LogLine], revision: int, begin: int) -> None:
+        """The next lines of a task's log, at least one, which are durable and will be shown with ``revision``.
+
+        ``begin`` is the number after the last line that was durable before.
+        """
+        end = self._ends.setdefault(id, End(begin))
+        self._ends.move_to_end(id)
+        end.lines.extend(Kept(revision, line) for line in lines)
         self._size += sum(map(_cost, lines))
         while self._size > self.limit:
-            oldest, lines_of = next(iter(self._lines.items()))
-            self._size -= _cost(lines_of.popleft())
-            if not lines_of:
-                del self._lines[oldest]
+            oldest, cut = next(iter(self._ends.items()))
+            line = cut.lines.popleft().line
+            cut.begin = line.n + 1
+            self._size -= _cost(line)
+            if not cut.lines:
+                del self._ends[oldest]
 
-    def after(self, id: str, start: int) -> Sequence[LogLine] | None:
-        """All lines from number ``start`` on; None where only the store can tell."""
-        kept = self._lines.get(id)
-        if kept is None or kept[0].n > start:
+    def after(self, id: str, start: int, revision: int | None = None) -> Sequence[LogLine] | None:
+        """All lines from number ``start`` on, that belong to changes up to ``revision``; None where only the
+        store can tell.
+        """
+        end = self._ends.get(id)
+        if end is None or end.begin > start:
             return None
         found: list[LogLine] = []
-        for line in reversed(kept):
-            if line.n < start:
+        for each in reversed(end.lines):
+            if each.line.n < start:
                 break
-            found.append(line)
+            if revision is None or each.revision <= revision:
+                found.append(each.line)
         return found[::-1]
+
+    def first_after(self, id: str, revision: int) -> int | None:
+        """The number of the first line that belongs to a change after ``revision``, which may be still to come;
+        None where no line is here that could tell.
+        """
+        end = self._ends.get(id)
+        if end is None:
+            return None
+        first = end.lines[-1].line.n + 1
+        for each in reversed(end.lines):
+            if each.revision <= revision:
+                return first
+            first = each.line.n
+        return first if end.begin == 0 else None
 
     def forget(self, id: str) -> None:
         """The task is destroyed."""
-        self._size -= sum(map(_cost, self._lines.pop(id, ())))
+        end = self._ends.pop(id, None)
+        if end is not None:
+            self._size -= sum(_cost(each.line) for each in end.lines)
 
     def __repr__(self) -> str:
-        return f"<Logs of {len(self._lines)} tasks>"
+        return f"<Logs of {len(self._ends)} tasks>"
 
 
 def _cost(line: LogLine) -> int:

@@ -93,7 +93,7 @@ class Runner:
             self.registry.feed.count_from(await self.store.owners())
             found = [Live(task) for task in await self.store.open_tasks()]
             for live in found:
-                live.log_end = await self.store.log_end(live.task.id)
+                live.log_end = live.log_kept = await self.store.log_end(live.task.id)
                 self.registry.add(live)
             async with trio.open_nursery() as nursery:
                 for live in found:
@@ -199,7 +199,7 @@ class Runner:
             try:
                 await self.store.write(task, expect=live.stored, log=lines, keep=self.log_lines)
                 live.stored = state
-                self.registry.logs.append(live.task.id, lines)
+                self.registry.logged(live, lines, ticket.revision)
             except BaseException as error:
                 if not (best_effort and isinstance(error, StoreUnavailable)):
                     self.registry.give_up(ticket)
@@ -232,7 +232,7 @@ class Runner:
         new = numbered(live, lines, self.log_lines)
         with trio.CancelScope(shield=True):
             await self.store.append_log(live.task.id, new, keep=self.log_lines)
-        self.registry.logs.append(live.task.id, new)
+        self.registry.logged(live, new, live.reported or self.registry.revision + 1)
         self.registry.report(live, live.progress)
 
     # The states, in the order of a life.

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 class End:
     """How a producer says that its task has ended: COMPLETED with a result, FAILED with an error, or CANCELLED.
 
-    FAILED after a cancel is its obedience, and the task is cancelled; CANCELLED says that it has stopped, asked
-    or not, and left nothing.
+    FAILED after a cancel is its obedience, and the task is cancelled, but where it says that it failed ``anyhow``;
+    CANCELLED says that it has stopped, asked or not, and left nothing.
     """
 
     state: State
     result: JSON = None
     error: Failure | None = None
+    anyhow: bool = False
 
 
 async def report(
@@ -60,7 +61,7 @@ async def report(
             said = {**changes, "cancel_requested": True, "error": None}
             await runner.write(live, Event.STOPPED, Event.CANCELLED, log=log, **said)
         case _:
-            event = Event.CANCELLED if live.cancel_asked else Event.FAILED
+            event = Event.CANCELLED if live.cancel_asked and not end.anyhow else Event.FAILED
             await runner.write(live, Event.STOPPED, event, log=log, **{**changes, "error": end.error})
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -27,16 +27,18 @@ from taskd.errors import (
 from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
 from taskd.registry import Change, Feed, Live, Registry
+from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
-from taskd.service import notes
+from taskd.service import bounds, destroying, notes
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
 from taskd.service.report import Report, joined, reported
+from taskd.service.tokens import Tokens
 from taskd.states import Event, State, after
 from taskd.store import Query, Store
 
-__all__ = ["PROCESSOR", "Change", "End", "Feed", "Query", "Report", "Service", "gated"]
+__all__ = ["PROCESSOR", "Change", "End", "Feed", "Live", "Query", "Report", "Service", "gated", "of"]
 
 # What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
 # No user can have this name: a colon ends it in the list of users.
@@ -46,7 +48,7 @@ PROCESSOR = "taskd:"
 @attrs.define(eq=False)
 class Service:
     """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10, which may
-    be set anew at any time.
+    be set anew at any time. ``tokens`` has the verbs about tokens.
     """
 
     store: Store
@@ -57,6 +59,13 @@ class Service:
     max_text: int = 4096
     max_result_bytes: int = 65536
     host: str = attrs.field(factory=socket.gethostname)
+    tokens: Tokens = attrs.field(
+        default=attrs.Factory(lambda own: Tokens(own.store, own.max_text), takes_self=True)
+    )
+
+    def allow(self, caller: Caller, method: str) -> None:
+        """The gate of every method; raises Unauthenticated and PermissionDenied."""
+        access.check_call(caller, method)
 
     async def newest(self, id: str) -> Task | None:
         """The newest snapshot, for whoever has asked the gate."""
@@ -77,12 +86,15 @@ class Service:
         destroy_on_finish: bool = False,
         dbg: str = "",
         parent: str | None = None,
+        annotations: Mapping[str, str] | None = None,
+        status: str | None = None,
     ) -> Task:
         """Make a task and start it; it is on disk when this returns.
 
         A ``request_id`` that the owner used before returns the task it made then, whatever else is asked.
         ``deadline_s`` is seconds from now until the task fails with DEADLINE_EXCEEDED unless it is committed.
-        ``parent`` is the id of a task that this one is said to be a part of.
+        ``parent`` is the id of a task that this one is said to be a part of, ``annotations`` are its first notes,
+        ``status`` what its producer says of it first.
 
         Raises:
             BadParams: the operation or its params are wrong; nothing was made.
@@ -91,7 +103,8 @@ class Service:
         """
         kind = find(self.operations, operation)
         owner = owner or caller.user
-        self._bound(label=label, description=description, owner=owner, request_id=request_id, dbg=dbg)
+        named = {"label": label, "description": description, "owner": owner, "request_id": request_id, "dbg": dbg}
+        bounds.texts(self.max_text, {**named, "status": status})
         access.check_start(caller, owner, operation, kind.roles)
         if request_id is not None and (made := await self.store.requested(owner, request_id)) is not None:
             return await self.newest(made.id) or made
@@ -100,6 +113,7 @@ class Service:
         structured = codec.structure(params, kind.params, "params.params")
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
+        noted = notes.changed({}, lambda _: annotations or {})
         with self.registry.claimed(owner, self.tasks_per_owner):
             await check(kind, structured)
             task = Task(
@@ -117,21 +131,12 @@ class Service:
                 deadline_s=deadline_s,
                 destroy_on_finish=destroy_on_finish,
                 parent=parent,
+                annotations=noted,
+                status=status,
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
             return await self._make(task)
-
-    def _bound(self, **texts: str | None) -> None:
-        """Raises BadParams for a text over the limit."""
-        for name, text in texts.items():
-            if text is not None and len(text) > self.max_text:
-                raise BadParams(f"params.{name}", f"is longer than {self.max_text} characters")
-
-    def _bound_result(self, name: str, value: object) -> None:
-        """Raises BadParams for a result, or an error, over the limit."""
-        if len(codec.dumps(codec.unstructure(value))) > self.max_result_bytes:
-            raise BadParams(f"params.{name}", f"is longer than {self.max_result_bytes} bytes as JSON")
 
     async def _make(self, task: Task) -> Task:
         live = Live(task)
@@ -158,6 +163,12 @@ class Service:
         """The newest snapshot."""
         return task
 
+    async def numbered(self, caller: Caller, seq: int) -> Task:
+        """The newest snapshot of the task with that ``seq``. Raises DoesNotExist."""
+        found = await self.store.list(Query(newest_first=False, after=seq - 1, limit=1))
+        task = await self.newest(found[0].id) if found and found[0].seq == seq else None
+        return access.check(caller, "get", task, str(seq))
+
     async def list(self, caller: Caller, query: Query) -> Sequence[Task]:
         """A page of the tasks that the caller may see, newest snapshots."""
         if not access.sees_all(caller):
@@ -167,7 +178,7 @@ class Service:
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""
-        return access.sees_all(caller) or access.owns(caller, task)
+        return access.may(caller, "get", task)
 
     def count(self, caller: Caller) -> int:
         """How many tasks the caller's lists have, at the feed's revision."""
@@ -219,37 +230,15 @@ class Service:
     async def _destroy(self, caller: Caller, task: Task) -> None:
         if task.state.ended and task.journal:
             raise HasResidue(task.id)
-        await self._forget(task)
+        await destroying.forget(self, task)
 
     @gated("destroy with force")
     async def _destroy_with_force(self, caller: Caller, task: Task) -> None:
         live = self.registry.get(task.id)
         if live is not None and task.state is State.COMMITTED and task.residue:
-            # Its finish cannot be done, perhaps never: the admin says that it need not.
-            live.forgotten = True
-            live.wake()
-            with trio.CancelScope(shield=True):
-                await self.store.delete(task.id)
-            self.registry.remove(live)
-            self.registry.forget([task])
-            self.runner.release(task.id)
+            await destroying.give_up(self, live)
         else:
-            await self._forget(task)
-
-    async def _forget(self, task: Task) -> None:
-        live = self.registry.get(task.id)
-        if not task.state.ended or (live is not None and task.journal):
-            raise TaskInProgress(task.id)
-        if live is None:  # nobody may begin to recover it meanwhile
-            live = Live(task)
-            self.registry.add(live)
-        with trio.CancelScope(shield=True):
-            try:
-                await self.store.delete(task.id)
-                self.runner.release(task.id)
-            finally:
-                self.registry.remove(live)
-            self.registry.forget([task])
+            await destroying.forget(self, task)
 
     @gated("destroy")
     async def destroy_when_ended(self, caller: Caller, task: Task) -> None:
@@ -293,22 +282,24 @@ class Service:
         draft: Callable[[Draft], Draft] | None = None,
         log: Sequence[str] = (),
         more_speeds: Sequence[Speed] = (),
+        annotations: notes.Change | None = None,
         end: End | None = None,
     ) -> Task:
         """The producer of an external task reports; an empty report is a sign of life.
 
         ``draft`` makes of what was said about the outcome what is to be said now. ``more_speeds`` are added to
-        those that were said before (``report.joined``). With ``end`` the task ends in the same change.
+        those that were said before (``report.joined``). With ``end`` the task ends in the same change. For
+        ``annotations`` see ``annotate``.
 
         Raises:
             NotExternal, AlreadyEnded: it is no task to report on.
         """
         live = self._reported(task)
-        self._bound(
-            label=label, status=status, **{f"speeds[{n}].title": s.title for n, s in enumerate(speeds or ())}
-        )
-        self._bound_result("result", None if end is None else end.result)
-        self._bound_result("error", None if end is None else end.error)
+        titles = {f"speeds[{n}].title": each.title for n, each in enumerate((*(speeds or ()), *more_speeds))}
+        unit = {"progress.unit": progress.unit if progress else None}
+        bounds.texts(self.max_text, {"label": label, "status": status, **titles, **unit})
+        bounds.result(self.max_result_bytes, "result", None if end is None else end.result)
+        bounds.result(self.max_result_bytes, "error", None if end is None else end.error)
         changes: dict[str, Any] = {}
         if label is not None:
             changes["label"] = label
@@ -320,9 +311,11 @@ class Service:
                 changes["speeds"] = joined(said, (*(speeds or ()), *more_speeds), self.max_result_bytes)
             if progress is not None:
                 changes["progress"] = reported(live.progress, progress)
+            if annotations is not None:
+                changes["annotations"] = notes.changed(live.task.annotations, annotations)
             if draft is not None:
                 changes["draft"] = draft(live.task.draft)
-                self._bound_result("draft", changes["draft"])
+                bounds.result(self.max_result_bytes, "draft", changes["draft"])
             await producer.report(self.runner, live, changes, log=log, end=end)
             return live.task
 

@@ -38,10 +38,13 @@ if TYPE_CHECKING:
 MOST: Final = 1000
 
 # Tasks, or lines of a log, that are fetched at a time.
-PAGE: Final = 500
+PAGE: Final = 250
 
 
-# Seconds after a batch of changes in which more of them gather: what moves faster is told twenty times a second.
+# Notices, and lines in them, that are told at a time, about.
+BATCH: Final = 100
+
+# Seconds after changes were told in which more of them gather: what moves faster is told twenty times a second.
 CALM: Final = 0.05
 
 
@@ -70,7 +73,7 @@ class Notice:
     lines: Sequence[LogLine] = ()
 
 
-Tell: TypeAlias = Callable[[Notice], Awaitable[None]]
+Tell: TypeAlias = Callable[[Sequence[Notice]], Awaitable[None]]
 
 
 @attrs.define(eq=False)
@@ -95,21 +98,32 @@ class Watch:
         """Tell what there is to tell, for ever, as fast as ``tell`` takes it. A cancel disturbs nobody."""
         feed = self.service.registry.feed
         with feed.bell(*self._places()) as bell:
-            if self._fresh:
-                await self._snapshot(None, tell)
-            while True:
-                if not feed.covers(self.revision):
-                    await tell(Notice(Kind.RESYNC, feed.revision))
-                    await self._snapshot(self.revision, tell)
-                    continue
-                changes, self.revision = feed.since(self.revision), feed.revision
-                for change in changes:
-                    await self._change(change, tell)
-                self._shown.clear()
-                if changes:
-                    await trio.sleep(CALM)
-                if self.revision == feed.revision:
-                    await bell.wait()
+            async with aclosing(self._notices()) as notices:
+                while True:
+                    all_told, due = await self._gather(notices)
+                    if due:
+                        await tell(due)
+                    if all_told and due:
+                        await trio.sleep(CALM)
+                    if all_told and self.revision == feed.revision:
+                        await bell.wait()
+
+    async def _gather(self, notices: AsyncGenerator[Notice | None]) -> tuple[bool, Sequence[Notice]]:
+        """Some notices that are due, and whether they are all for now.
+
+        One watcher gathers at a time: a crowd that is rung at once must not keep those waiting whom it watches,
+        and while one waits for its turn, what it is to be told gathers into less.
+        """
+        due: list[Notice] = []
+        async with self.service.registry.turn:
+            weight = 0
+            while weight < BATCH:
+                notice = await anext(notices)
+                if notice is None:
+                    return True, due
+                due.append(notice)
+                weight += 1 + len(notice.lines)
+        return False, due
 
     def _places(self) -> Sequence[tuple[str, str]]:
         if self.ids is not None:
@@ -119,40 +133,58 @@ class Watch:
     def _wants(self, task: Task) -> bool:
         return (self.ids is None or task.id in self.ids) and self.service.sees(self.caller, task)
 
-    async def _change(self, change: place.Change, tell: Tell) -> None:
-        task = change.task
-        newest = self.service.registry.feed.newest(task.id)
-        overtaken = newest is not None and newest.revision > self.revision
-        if overtaken or not self._wants(task) or self._shown.get(task.id, 0) >= change.revision:
-            return
-        if change.gone:
-            self._told.pop(task.id, None)
-            await tell(Notice(Kind.DESTROYED, change.revision, task))
-        else:
-            await self._task(Kind.CHANGED, change.revision, task, tell)
+    async def _notices(self) -> AsyncGenerator[Notice | None]:
+        """What to tell, one after the other, each state after the log lines before it; None when that is all."""
+        async with aclosing(self._states()) as states:
+            async for state in states:
+                if state is not None and state.task is not None and state.kind is not Kind.DESTROYED:
+                    while lines := await self._lines(state.task):
+                        yield Notice(Kind.LOG, state.revision, state.task, lines)
+                yield state
+                if state is not None and state.task is not None and not state.task.open:
+                    self._told.pop(state.task.id, None)
 
-    async def _task(self, kind: Kind, revision: int, task: Task, tell: Tell) -> None:
-        """The log lines of ``task`` that were not told yet, then the task."""
-        while self.log:
-            lines = await self.service.lines(task.id, self._told.get(task.id, 0), PAGE)
-            if not lines:
-                break
+    async def _lines(self, task: Task) -> Sequence[LogLine]:
+        """The next log lines of a task that were not told yet."""
+        if not self.log:
+            return ()
+        lines = await self.service.lines(task.id, self._told.get(task.id, 0), PAGE)
+        if lines:
             self._told[task.id] = lines[-1].n + 1
-            await tell(Notice(Kind.LOG, revision, task, lines))
-        await tell(Notice(kind, revision, task))
-        if not task.open:
-            self._told.pop(task.id, None)
+        return lines
 
-    async def _snapshot(self, since: int | None, tell: Tell) -> None:
+    async def _states(self) -> AsyncGenerator[Notice | None]:
+        feed, fresh = self.service.registry.feed, self._fresh
+        while True:
+            if fresh or not feed.covers(self.revision):
+                if not fresh:
+                    yield Notice(Kind.RESYNC, feed.revision)
+                async with aclosing(self._snapshot(None if fresh else self.revision)) as snapshot:
+                    async for state in snapshot:
+                        yield state
+                fresh = False
+                continue
+            changes, self.revision = feed.since(self.revision), feed.revision
+            for change in changes:
+                newest = feed.newest(change.task.id)
+                overtaken = newest is not None and newest.revision > self.revision
+                shown = self._shown.get(change.task.id, 0) >= change.revision
+                if not (overtaken or shown) and self._wants(change.task):
+                    kind = Kind.DESTROYED if change.gone else Kind.CHANGED
+                    yield Notice(kind, change.revision, change.task)
+            self._shown.clear()
+            yield None
+
+    async def _snapshot(self, since: int | None) -> AsyncGenerator[Notice]:
         """What there is, and what has ended since; then stand at the revision that this began at."""
         start = self.service.registry.feed.revision
         async with aclosing(self._tasks(since)) as tasks:
             async for task in tasks:
                 if task.revision > start:
                     self._shown[task.id] = task.revision
-                await self._task(Kind.SNAPSHOT, task.revision, task, tell)
+                yield Notice(Kind.SNAPSHOT, task.revision, task)
         self.revision = start
-        await tell(Notice(Kind.SYNCED, start))
+        yield Notice(Kind.SYNCED, start)
 
     async def _tasks(self, since: int | None) -> AsyncGenerator[Task]:
         registry, service = self.service.registry, self.service

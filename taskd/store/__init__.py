@@ -1,4 +1,4 @@
-"""The Store protocol: what is durable about tasks, in few verbs, each atomic.
+"""The Store protocol: what is durable about tasks, and about tokens, in few verbs, each atomic.
 
 A store keeps rows; it knows no lifecycle. Every verb either happened, durably, when it returns, or did not
 happen and raises. Two stores keep one contract, held to it by ``tests/store/test_contract.py``: ``sqlite``,
@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 
 import attrs
 
-from taskd.model import LogLine, Task
+from taskd.model import LogLine, Task, Token
 from taskd.states import State
 
 
@@ -102,6 +102,19 @@ class Store(Protocol):
 
         ``forgotten`` is called with tasks, some at a time, when it is durable that they are no more.
         """
+
+    async def tokens(self) -> Sequence[Token]:
+        """All tokens, in the order in which they were added."""
+
+    async def add_token(self, token: Token) -> None:
+        """Add a token.
+
+        Raises:
+            Conflict: there is one of that id.
+        """
+
+    async def delete_token(self, id: str) -> bool:
+        """Forget a token; whether it was there."""
 
     async def close(self) -> None:
         """Everything acknowledged is on disk; no verb may be called afterwards."""

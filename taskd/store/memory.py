@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from taskd.errors import Conflict
-from taskd.model import LogLine, Task
+from taskd.model import LogLine, Task, Token
 from taskd.states import State
 from taskd.store import Forgotten, Query, ignore
 
@@ -29,6 +29,7 @@ class MemoryStore:
     _log_ends: dict[str, int] = attrs.field(factory=dict)
     _next_seq: int = 1
     _next_revision: int = 1
+    _tokens: dict[str, Token] = attrs.field(factory=dict)
 
     def photograph(self) -> MemoryStore:
         """What a crash at this moment would leave behind: a store of its own with the same rows."""
@@ -38,6 +39,7 @@ class MemoryStore:
             dict(self._log_ends),
             self._next_seq,
             self._next_revision,
+            dict(self._tokens),
         )
 
     @asynccontextmanager
@@ -155,6 +157,22 @@ class MemoryStore:
                 self._log_ends.pop(task.id, None)
             forgotten(doomed)
         return len(doomed)
+
+    async def tokens(self) -> Sequence[Token]:
+        async with self._effect():
+            found = [*self._tokens.values()]
+        return found
+
+    async def add_token(self, token: Token) -> None:
+        async with self._effect():
+            if token.id in self._tokens:
+                raise Conflict(f"there is a token {token.id} already")
+            self._tokens[token.id] = token
+
+    async def delete_token(self, id: str) -> bool:
+        async with self._effect():
+            gone = self._tokens.pop(id, None)
+        return gone is not None
 
     async def close(self) -> None:
         await trio.lowlevel.checkpoint()

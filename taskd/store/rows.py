@@ -14,7 +14,7 @@ import attrs
 
 from taskd.codec import dumps, pack, unpack
 from taskd.errors import Conflict
-from taskd.model import LogLine, Task, Time
+from taskd.model import LogLine, Task, Time, Token
 from taskd.states import State
 from taskd.store import Query
 
@@ -125,6 +125,17 @@ def prune(connection: sqlite3.Connection, bound: tuple[float, int]) -> Sequence[
     return tasks
 
 
+def add_token(connection: sqlite3.Connection, token: Token) -> None:
+    connection.execute(
+        "INSERT INTO token (id, user, roles, digest, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (token.id, token.user, " ".join(token.roles), token.digest, token.created_at, token.expires_at),
+    )
+
+
+def delete_token(connection: sqlite3.Connection, id: str) -> bool:
+    return connection.execute("DELETE FROM token WHERE id = ?", (id,)).rowcount > 0
+
+
 # Reading one row.
 
 
@@ -231,6 +242,11 @@ def log(connection: sqlite3.Connection, id: str, start: int, limit: int) -> Sequ
         (id, _integer(start), _integer(limit)),
     )
     return [LogLine(n, Time(at), line) for n, at, line in rows]
+
+
+def tokens(connection: sqlite3.Connection) -> Sequence[Token]:
+    sql = "SELECT id, user, roles, digest, created_at, expires_at FROM token ORDER BY seq"
+    return [Token(id, user, tuple(roles.split()), *rest) for id, user, roles, *rest in connection.execute(sql)]
 
 
 def bound(connection: sqlite3.Connection, before: float, keep: int) -> tuple[float, int]:

@@ -7,7 +7,7 @@ A file that is not ours, or of a newer schema, is refused before anything is wri
 on opening costs the same with ten tasks and with a million: the marks in the header, the tables, the columns.
 Whether every page is sound is not asked, because that would be paid in rows at every start.
 
-``task.doc`` is the truth about a task; the columns beside it exist to be searched.
+``task.doc`` is the truth about a task; the columns beside it exist to be searched. A token is its columns.
 """
 
 from __future__ import annotations
@@ -63,6 +63,18 @@ MIGRATIONS: tuple[str, ...] = (
 
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('next_revision', 1), ('failed_commits', 0);
+    """,
+    # roles are words with a blank between; expires_at is null where the token is good until it is removed.
+    """
+    CREATE TABLE token (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        user TEXT NOT NULL,
+        roles TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL
+    );
     """,
 )
 

@@ -21,7 +21,7 @@ import trio
 
 from taskd.codec import pack
 from taskd.errors import StoreError
-from taskd.model import LogLine, Task
+from taskd.model import LogLine, Task, Token
 from taskd.states import State
 from taskd.store import Forgotten, Query, ignore, rows
 from taskd.store.schema import open_database
@@ -151,6 +151,15 @@ class SqliteStore:
             total += len(tasks)
             forgotten(tasks)
         return total
+
+    async def tokens(self) -> Sequence[Token]:
+        return await self._read(rows.tokens)
+
+    async def add_token(self, token: Token) -> None:
+        await self._writer.write(lambda connection: rows.add_token(connection, token))
+
+    async def delete_token(self, id: str) -> bool:
+        return await self._writer.write(lambda connection: rows.delete_token(connection, id))
 
 
 @contextmanager

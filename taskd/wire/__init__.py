@@ -164,6 +164,11 @@ class Opening:
             socket.receive(b"")
         return socket.accepted, found
 
+    @property
+    def websocket(self) -> bool:
+        """It is a WebSocket by now."""
+        return isinstance(self._chosen, WebSocket)
+
     def closing(self, code: int, reason: str = "") -> Control | None:
         """The close of a WebSocket (``WebSocket.closing``); None where the framing is another."""
         return self._chosen.closing(code, reason) if isinstance(self._chosen, WebSocket) else None

@@ -96,7 +96,7 @@ class Http:
     _body: bytearray = attrs.field(factory=bytearray, init=False)
     _unanswered: deque[tuple[h11.Connection, bytes]] = attrs.field(factory=deque, init=False)
     _found: list[Message] = attrs.field(factory=list, init=False)
-    # The request for a WebSocket, until it is answered, and what has come behind it.
+    # The request for a WebSocket, and what has come behind it.
     _asked: Request | None = attrs.field(default=None, init=False)
     _behind: bytearray = attrs.field(factory=bytearray, init=False)
 
@@ -139,8 +139,6 @@ class Http:
             return cycle.send(h11.InformationalResponse(status_code=value.status, headers=headers, reason=reason))
         self._unanswered.popleft()
         if self._asked is not None and not self._unanswered:
-            self._behind.clear()
-            self._asked = None
             headers.append(("Connection", "close"))
         if value.status != 204:
             headers += [("Content-Type", value.type), ("Content-Length", str(len(value.body)))]

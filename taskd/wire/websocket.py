@@ -115,7 +115,7 @@ class WebSocket:
         """
         found: list[Message] = []
         if not data:
-            self._end()
+            self.broken = True
         if not self.broken:
             self._received += len(data)
             self._reading.receive_data(bytes(data))
@@ -177,13 +177,9 @@ class WebSocket:
         return CloseConnection(found.code, reason)
 
     def _closed(self, close: CloseConnection) -> Control:
-        self._close = Control(self._reading.send(close))
-        self._end()
-        return self._close
-
-    def _end(self) -> None:
         self.broken = True
-        self._text.clear()
+        self._close = Control(self._reading.send(close))
+        return self._close
 
 
 def _granted(request: Request, *extensions: Extension) -> tuple[WSConnection, bytes]:

@@ -259,7 +259,7 @@ async def test_a_head_has_the_headers_of_its_get(daemon: Start) -> None:
         ("OPTIONS /none", 404, None, "there is nothing at this path"),
         ("OPTIONS /jsonrpc", 204, "OPTIONS, POST", None),
         ("OPTIONS /healthz", 204, "GET, HEAD, OPTIONS", None),
-        ("OPTIONS *", 204, "GET, HEAD, OPTIONS, POST", None),
+        ("OPTIONS *", 204, "GET, HEAD, OPTIONS, POST, PUT", None),
     ],
 )
 async def test_a_path_says_what_can_be_done_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -192,6 +193,38 @@ async def as_nobody(running: Daemon) -> object:
         return bool(await peer.call("Task.ls"))
 
 
+async def for_another(_: Daemon) -> object:
+    """What comes of a start by somebody else for root."""
+    async with nobody() as peer:
+        return outcome(await peer.ask("Task.start", operation="external", owner="root"))
+
+
+async def without_a_token(_: Daemon) -> object:
+    async with nobody() as peer:
+        return outcome(await peer.ask("Task.ls"))
+
+
+async def subscriptions(running: Daemon) -> object:
+    async with running.peer() as peer:
+        replies = []
+        for number in (1, 2):
+            await peer.send({"jsonrpc": "2.0", "method": "Task.watch", "params": {}, "id": number})
+            while (reply := await peer.reply()).get("id") != number:
+                pass
+            replies.append(reply)
+        return outcome(replies[-1])
+
+
+async def koodrive(running: Daemon) -> object:
+    """The code of an answer that says that all is well."""
+    async with running.peer() as peer:
+        await peer.send(b"GET /koodrive/ose/v1/task/list?pageSize=1 HTTP/1.1\r\nHost: taskd\r\n\r\n")
+        data = b""
+        while b"}" not in data:
+            data += await peer.stream.receive_some()
+        return json.loads(data.partition(b"\r\n\r\n")[2])["code"]
+
+
 @asynccontextmanager
 async def nobody() -> AsyncIterator[Peer]:
     """A connection of another user. It is made from inside its folder: those above are root's own."""
@@ -221,6 +254,8 @@ LATE = "no complete message within {} seconds"
 SEEN = {
     "log_level": Seen("info", "debug", log_level_seen, False, True),
     "admins": Seen(("root",), ("nobody",), as_nobody, False, True),
+    "services": Seen((), ("nobody",), for_another, "Permission_denied", "done"),
+    "proxies": Seen((), ("nobody",), without_a_token, "done", "Unauthenticated"),
     "max_message_bytes": Seen(4096, 1024, message_bytes, None, -32600),
     "max_depth": Seen(100, 8, depth, -32602, -32600),
     "max_batch": Seen(2, 1, batch, "done", "a batch of 2 is over the limit of 1"),
@@ -230,6 +265,8 @@ SEEN = {
     "message_deadline_s": Seen(0.05, 0.06, deadline, LATE.format(0.05), LATE.format(0.06)),
     "connections_per_user": Seen(1, 2, connections, "Too_many_connections", "done"),
     "requests_in_flight": Seen(1, 2, in_flight, [1, 2], [2, 1]),
+    "subscriptions_per_connection": Seen(1, 2, subscriptions, "Too_many_subscriptions", "done"),
+    "koodrive_wire": Seen("table", "example", koodrive, "0", 0),
     "tasks_per_owner": Seen(1, 3, unfinished, "Too_many_tasks", "done"),
     "running_tasks": Seen(1, 2, running_tasks, 1, 2),
     "log_lines": Seen(5, 3, log_lines, 5, 3),
@@ -243,7 +280,7 @@ async def test_what_a_reload_takes_is_seen_to_change(
     daemon: Start, reload: Reload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     seen = SEEN[name]
-    if seen.look is as_nobody and os.geteuid() != 0:
+    if name in ("admins", "services", "proxies") and os.geteuid() != 0:
         pytest.skip("only root can be another user")
     monkeypatch.setattr(server, "HOUR", 0.01)
     tmp_path.chmod(0o755)
@@ -315,9 +352,9 @@ class Slow(tuple[str, ...]):
 
     go = threading.Event()
 
-    def __contains__(self, name: object) -> bool:
+    def __iter__(self) -> Iterator[str]:
         self.go.wait(20)
-        return super().__contains__(name)
+        return super().__iter__()
 
 
 @as_root

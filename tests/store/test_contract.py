@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from taskd.errors import Conflict
-from taskd.model import LogLine, Residue, Task, Time, Undo
+from taskd.model import LogLine, Residue, Task, Time, Token, Undo
 from taskd.states import State
 from taskd.store import Query, Store
 from taskd.store.memory import MemoryStore
@@ -482,6 +482,59 @@ async def test_prune_with_nothing_to_forget_forgets_nothing(store: Store) -> Non
     assert await store.prune(before=float("inf"), keep=0) == 0
 
 
+# Tokens.
+
+
+def token(id: str, **changes: Any) -> Token:
+    return attrs.evolve(Token(id, "ann", ("user",), "d" * 64, Time(1_000_000.125)), **changes)
+
+
+async def test_tokens_read_back_as_they_were_added_oldest_first(store: Store) -> None:
+    """By when they were added, whatever the clock said then."""
+    added = [
+        token("c0000000", roles=("admin", "service"), user="gröbe \u202e", created_at=Time(9.0)),
+        token("a0000000", expires_at=Time(1_000_001.5)),
+        token("b0000000", created_at=Time(1.0)),
+    ]
+    assert await store.tokens() == []
+    for each in added:
+        await store.add_token(each)
+
+    assert await store.tokens() == added
+
+
+async def test_an_id_of_a_token_that_is_taken_conflicts_and_the_first_stays(store: Store) -> None:
+    first = token("a0000000")
+    await store.add_token(first)
+    with pytest.raises(Conflict):
+        await store.add_token(token("a0000000", user="bob"))
+
+    assert await store.tokens() == [first]
+
+
+async def test_a_token_is_deleted_once(store: Store) -> None:
+    kept = token("b0000000")
+    await store.add_token(token("a0000000"))
+    await store.add_token(kept)
+
+    assert [await store.delete_token(id) for id in ("a0000000", "a0000000", "c0000000")] == [True, False, False]
+    assert await store.tokens() == [kept]
+
+
+async def test_of_two_who_delete_a_token_at_once_one_did(store: Store) -> None:
+    await store.add_token(token("a0000000"))
+    answers: list[bool] = []
+
+    async def delete() -> None:
+        answers.append(await store.delete_token("a0000000"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(delete)
+        nursery.start_soon(delete)
+
+    assert sorted(answers) == [False, True]
+
+
 # Cancel.
 
 
@@ -500,6 +553,9 @@ _VERBS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "log": lambda store: store.log("one", 0, 10),
     "log_end": lambda store: store.log_end("one"),
     "prune": lambda store: store.prune(before=5.0, keep=10),
+    "tokens": lambda store: store.tokens(),
+    "add_token": lambda store: store.add_token(token("b0000000")),
+    "delete_token": lambda store: store.delete_token("a0000000"),
 }
 
 
@@ -530,16 +586,20 @@ async def _contents(store: Store) -> object:
     """All that the verbs that write can change, but for numbers that were set aside."""
     tasks = await store.list(Query(newest_first=False))
     plain = [(task.id, task.state) for task in tasks]
-    return plain, [(await store.log(task.id, 0, 10), await store.log_end(task.id)) for task in tasks]
+    logs = [(await store.log(task.id, 0, 10), await store.log_end(task.id)) for task in tasks]
+    return plain, logs, await store.tokens()
 
 
-@pytest.mark.parametrize("verb", ["create", "write", "delete", "append_log", "prune"])
+@pytest.mark.parametrize("verb", ["create", "write", "delete", "append_log", "prune", "add_token", "delete_token"])
 async def test_a_write_that_is_cancelled_happened_whole_or_not_at_all(store: Store, verb: str) -> None:
     """Not when the cancel came before its first step, wholly when it came after its last."""
     outcomes: list[object] = []
     for step in itertools.count():
         for id in await store.ids():
             await store.delete(id)
+        for each in await store.tokens():
+            await store.delete_token(each.id)
+        await store.add_token(token("a0000000"))
         await store.create(task(id="one"))
         await store.create(ended(1.0, id="old"))
         before = await _contents(store)

@@ -1,7 +1,8 @@
 """Databases of every schema that was ever released still open, and every task in them is as it was.
 
-``v1.sqlite`` was written by the store when schema 1 was the newest. For a new schema: add to ``EXAMPLES``, and
-write its file with ``python -m tests.store.test_old_files``. A file that is here is never written again.
+``v1.sqlite`` was written by the store when schema 1 was the newest, and so on. For a new schema: add to
+``EXAMPLES``, and write its file with ``python -m tests.store.test_old_files``. A file that is here is never
+written again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import attrs
 import pytest
 import trio
 
-from taskd.model import Failure, LogLine, Progress, Residue, Speed, Task, Time, Undo
+from taskd.model import Draft, Failure, LogLine, Progress, Residue, Speed, Task, Time, Token, Undo
 from taskd.states import State
 from taskd.store import Query
 from taskd.store.schema import MIGRATIONS
@@ -62,17 +63,39 @@ _OWED = (Residue("unlink", {"path": "/srv/x.part"}, "busy"),)
 _OWING = attrs.evolve(_task(8, State.FAILED), journal=_STATES[0].journal, residue=_OWED)
 _LOG = [LogLine(n, Time(1_700_000_001.0 + n), f"line {n} of größe") for n in range(5)]
 
-EXAMPLES: dict[str, tuple[list[Task], list[LogLine]]] = {"v1.sqlite": ([*_STATES, _OWING], _LOG)}
+_SAID = Draft({"bytes": 1}, ("SR_FULL", "4096"))
+_NEWER = [attrs.evolve(each, annotations={"größe": "1"}, parent=_STATES[0].id, draft=_SAID) for each in _STATES]
+_TOKENS = [
+    Token("0000000b", "größe", ("admin", "service"), "b" * 64, Time(1_700_000_000.125)),
+    Token("0000000a", "ann", ("user",), "a" * 64, Time(1_700_000_001.0), Time(1_700_000_060.5)),
+]
+
+
+@attrs.frozen
+class Example:
+    """What is in a file; the log is the first task's, and its newest 3 lines are kept."""
+
+    tasks: list[Task]
+    log: list[LogLine]
+    tokens: list[Token] = attrs.field(factory=list)
+
+
+EXAMPLES: dict[str, Example] = {
+    "v1.sqlite": Example([*_STATES, _OWING], _LOG),
+    "v2.sqlite": Example([*_NEWER, _OWING], _LOG, _TOKENS),
+}
 
 
 async def write_example(path: Path) -> None:
     """A database with the newest example, small and in one file."""
-    tasks, log = [*EXAMPLES.values()][-1]
+    example = [*EXAMPLES.values()][-1]
     store = await SqliteStore.open(path)
     await store.reserve(1000)
-    for task in tasks:
+    for task in example.tasks:
         await store.create(task)
-    await store.append_log(tasks[0].id, log, keep=3)
+    await store.append_log(example.tasks[0].id, example.log, keep=3)
+    for token in example.tokens:
+        await store.add_token(token)
     await store.close()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("VACUUM")
@@ -80,7 +103,7 @@ async def write_example(path: Path) -> None:
 
 async def hold(path: Path, name: str) -> None:
     """The file at ``path`` has all that the example of that name has, and can be worked with."""
-    tasks, log = EXAMPLES[name]
+    tasks, log, tokens = attrs.astuple(EXAMPLES[name], recurse=False)
     store = await SqliteStore.open(path)
 
     assert await store.list(Query(newest_first=False)) == tasks
@@ -89,9 +112,12 @@ async def hold(path: Path, name: str) -> None:
     assert await store.open_tasks() == [task for task in tasks if task.open]
     assert await store.log(tasks[0].id, 0, 10) == log[-3:]
     assert await store.log_end(tasks[0].id) == 5
+    assert await store.tokens() == tokens
     assert await store.reserve(1) == 1001
     assert (await store.create(attrs.evolve(tasks[0], id="new", request_id=None))).seq == len(tasks) + 1
     assert await store.prune(before=float("inf"), keep=0) == len([task for task in tasks if not task.open])
+    await store.add_token(attrs.evolve(_TOKENS[0], id="new"))
+    assert await store.delete_token("new")
     await store.close()
 
 

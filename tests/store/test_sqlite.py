@@ -25,11 +25,11 @@ import trio
 import trio.testing
 
 from taskd.errors import Conflict, StoreError, StoreUnavailable, StoreUnusable
-from taskd.model import Task
+from taskd.model import Task, Time
 from taskd.states import State
 from taskd.store import Query, rows, schema
 from taskd.store.sqlite import SqliteStore
-from tests.store.test_contract import CancelAtStep, ended, lines, task
+from tests.store.test_contract import CancelAtStep, ended, lines, task, token
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
 
@@ -126,12 +126,16 @@ def test_a_store_that_nobody_closed_ends_its_thread_with_the_run(path: Path) -> 
     assert not thread.is_alive()
 
 
-async def test_tasks_requests_logs_and_revisions_survive_a_restart(path: Path) -> None:
+async def test_tasks_requests_logs_tokens_and_revisions_survive_a_restart(path: Path) -> None:
     store = await SqliteStore.open(path)
     made = await store.create(task(request_id="r", label="first"))
     await store.append_log(made.id, lines(0, 1), keep=10)
     gone = await store.create(task())
     await store.delete(gone.id)
+    kept = token("a0000000", expires_at=Time(2_000_000.5))
+    await store.add_token(token("b0000000"))
+    await store.add_token(kept)
+    await store.delete_token("b0000000")
     revision = await store.reserve(10)
     await store.close()
 
@@ -140,6 +144,7 @@ async def test_tasks_requests_logs_and_revisions_survive_a_restart(path: Path) -
     assert await store.create(task(request_id="r")) == made
     assert await store.log(made.id, 0, 10) == lines(0, 1)
     assert await store.log_end(made.id) == 2
+    assert await store.tokens() == [kept]
     assert await store.reserve(1) >= revision + 10
     assert (await store.create(task())).seq > gone.seq
     await store.close()
@@ -195,6 +200,7 @@ async def test_a_database_of_another_program_is_refused(path: Path, sql: str) ->
         ("DROP TABLE task_log", "task_log.at, task_log.line, task_log.n, task_log.task"),
         ("ALTER TABLE task RENAME COLUMN doc TO dok", "task.doc"),
         ("DROP INDEX task_owner", "task_owner"),
+        ("ALTER TABLE token RENAME COLUMN digest TO secret", "token.digest"),
     ],
 )
 async def test_a_database_that_lacks_a_part_is_refused(path: Path, sql: str, missing: str) -> None:
@@ -252,7 +258,7 @@ async def test_an_older_schema_is_brought_up_and_keeps_its_tasks(
     assert await store.get(made.id) == made
     await store.close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchall() == [(3,)]
+        assert connection.execute("PRAGMA user_version").fetchall() == [(len(schema.MIGRATIONS),)]
         assert connection.execute("SELECT colour FROM task").fetchall() == [(None,)]
 
 
@@ -266,7 +272,7 @@ async def test_a_migration_that_fails_leaves_the_schema_before_it(
             await SqliteStore.open(path)
 
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchall() == [(1,)]
+        assert connection.execute("PRAGMA user_version").fetchall() == [(len(schema.MIGRATIONS),)]
         assert connection.execute("SELECT * FROM sqlite_master WHERE name = 'x'").fetchall() == []
     await (await SqliteStore.open(path)).close()
 

@@ -30,6 +30,7 @@ from taskd.errors import (
     TaskInProgress,
     TooLate,
     TooManyTasks,
+    Unauthenticated,
     XenApiError,
 )
 from taskd.model import JSON, Caller
@@ -92,6 +93,10 @@ class XenApi:
         message = MESSAGES.get(_canonical(method) or "")
         if message is None:
             raise XenApiError("MESSAGE_METHOD_UNKNOWN", (method,))
+        try:
+            self.service.allow(caller, message.name)
+        except TaskdError as error:
+            raise _said(error, method) from error
         rest = args[1:] if message.session else args
         message.check_number(method, len(args) - int(message.session))
         session = None
@@ -113,6 +118,8 @@ def _said(error: TaskdError, method: str) -> XenApiError:
             return error
         case DoesNotExist():
             return XenApiError("HANDLE_INVALID", (error.kind, f"OpaqueRef:{error.id}"))
+        case Unauthenticated():
+            return XenApiError("SESSION_AUTHENTICATION_FAILED", (str(error),))
         case PermissionDenied():
             return XenApiError("RBAC_PERMISSION_DENIED", (method, str(error)))
         case TaskInProgress() | HasResidue() | NotExternal() | AlreadyEnded() | TooLate():

@@ -48,10 +48,10 @@ class Slip:
 
 @attrs.define(eq=False)
 class Desk:
-    """The slips of all users, by user id; what is written on one is a change in the order of all changes."""
+    """The slips of all users, by user; what is written on one is a change in the order of all changes."""
 
     service: Service
-    _slips: dict[int, Slip] = attrs.field(factory=dict)
+    _slips: dict[str, Slip] = attrs.field(factory=dict)
     building: trio.Lock = attrs.field(factory=trio.Lock)
 
     @property
@@ -60,13 +60,13 @@ class Desk:
         return self.service.host
 
     def slip(self, caller: Caller) -> Slip:
-        return self._slips.get(caller.uid) or Slip()
+        return self._slips.get(caller.user) or Slip()
 
     def touch(self, caller: Caller, kind: str) -> int:
         """The user's ``pool`` or ``host`` counts as changed; the revision before that."""
         registry = self.service.registry
         before = registry.touch()
-        slip = self._slips.setdefault(caller.uid, Slip())
+        slip = self._slips.setdefault(caller.user, Slip())
         slip.touched[kind] = registry.revision
         return registry.feed.revision if before is None else before
 
@@ -78,7 +78,7 @@ class Desk:
         """
         if sum(len(key) + len(value) for key, value in notes.items()) > NOTES:
             raise XenApiError("INVALID_VALUE", ("other_config", f"longer than {NOTES} characters together"))
-        self._slips.setdefault(caller.uid, Slip()).notes = dict(notes)
+        self._slips.setdefault(caller.user, Slip()).notes = dict(notes)
         self.touch(caller, "pool")
 
     def records(self, caller: Caller, kind: str) -> Mapping[str, Mapping[str, JSON]]:

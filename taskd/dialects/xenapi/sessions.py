@@ -22,16 +22,16 @@ from taskd.model import Caller
 # Seconds without a call after which a session ends, as xapi's inactive_session_timeout.
 IDLE: Final = 86400.0
 
-# Most sessions of one user id.
+# Most sessions of one user.
 LIMIT: Final = 500
 
 
 @attrs.define(eq=False)
 class Session:
-    """One login of ``uid``. ``classes`` are those registered for ``event.next``, which goes on from ``seen``."""
+    """One login of ``user``. ``classes`` are those registered for ``event.next``, which goes on from ``seen``."""
 
     ref: str
-    uid: int
+    user: str
     used_at: float
     classes: frozenset[str] | None = None
     seen: int = 0
@@ -84,10 +84,10 @@ class Sessions:
         """A new session of ``caller``."""
         for session in [each for each in self._open.values() if each.idle]:
             self.end(session)
-        own = [each for each in self._open.values() if each.uid == caller.uid]
+        own = [each for each in self._open.values() if each.user == caller.user]
         for session in sorted(own, key=lambda each: (each.in_use, each.used_at))[: max(0, len(own) + 1 - LIMIT)]:
             self.end(session)
-        session = Session(f"OpaqueRef:{uuid.uuid4()}", caller.uid, trio.current_time())
+        session = Session(f"OpaqueRef:{uuid.uuid4()}", caller.user, trio.current_time())
         self._open[session.ref] = session
         return session
 
@@ -100,7 +100,7 @@ class Sessions:
         session = self._open.get(ref)
         if session is not None and session.idle:
             self.end(session)
-        elif session is not None and session.uid == caller.uid:
+        elif session is not None and session.user == caller.user:
             session.used_at = trio.current_time()
             return session
         raise XenApiError("SESSION_INVALID", (ref,))

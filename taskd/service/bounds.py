@@ -1,0 +1,21 @@
+"""How long what callers send may be (law L10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from taskd import codec
+from taskd.errors import BadParams
+
+
+def texts(most: int, named: Mapping[str, str | None]) -> None:
+    """Raises BadParams for a text that is longer than ``most`` characters; its name is that of a param."""
+    for name, text in named.items():
+        if text is not None and len(text) > most:
+            raise BadParams(f"params.{name}", f"is longer than {most} characters")
+
+
+def result(most: int, name: str, value: object) -> None:
+    """Raises BadParams for a result, or an error, that is longer than ``most`` bytes as JSON."""
+    if len(codec.dumps(codec.unstructure(value))) > most:
+        raise BadParams(f"params.{name}", f"is longer than {most} bytes as JSON")

@@ -1,0 +1,144 @@
+"""Who is on a connection: the kernel's word for it, and the settings', over a real socket."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from taskd import access, peer, server
+from taskd.config import Config
+from taskd.dialects.xenapi import XenApi
+from taskd.peer import Peer
+from taskd.server import Server
+from taskd.store.memory import MemoryStore
+from tests.bench import running
+from tests.server.conftest import Daemon, Start
+from tests.server.conftest import Peer as Client
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become others")
+
+NOBODY = pwd.getpwnam("nobody")
+GROUP = next(group for group in grp.getgrall() if group.gr_gid not in (0, NOBODY.pw_gid))
+
+
+@contextmanager
+def being(uid: int, gid: int, groups: Sequence[int]) -> Iterator[None]:
+    """This process is somebody else meanwhile, who can get back. What connects in the block is that for good."""
+    before = os.getgroups(), os.getegid(), os.geteuid()
+    os.setgroups(groups)
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before[2])
+        os.setegid(before[1])
+        os.setgroups(before[0])
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """One that everybody gets into, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="taskd-test-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def connected(path: str, uid: int, gid: int, groups: Sequence[int]) -> Client:
+    sock = socket.socket(socket.AF_UNIX)
+    with being(uid, gid, groups):
+        sock.connect(path)
+    sock.setblocking(False)
+    return Client(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+
+
+def test_the_kernel_tells_process_user_and_groups() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer.of(ours.fileno()) == Peer(os.getpid(), os.geteuid(), os.getegid(), frozenset(os.getgroups()))
+
+
+@as_root
+@pytest.mark.parametrize("number", [0, 1, 64, 65, 256, 257, 5000])
+def test_all_groups_are_told_however_many(number: int) -> None:
+    groups = [*range(100_000, 100_000 + number)]
+    with being(NOBODY.pw_uid, NOBODY.pw_gid, groups):
+        ours, theirs = socket.socketpair()
+    with ours, theirs:
+        told = peer.of(ours.fileno())
+
+    assert (told.uid, told.gid, told.groups) == (NOBODY.pw_uid, NOBODY.pw_gid, frozenset(groups))
+
+
+def test_what_is_no_unix_socket_has_no_peer() -> None:
+    with tempfile.TemporaryFile() as file, pytest.raises(OSError, match="non-socket"):
+        peer.of(file.fileno())
+
+
+async def may_see_tokens(client: Client) -> str:
+    """``yes``, or the name of the refusal; only an admin may."""
+    async with client.stream:
+        reply = await client.ask("Token.ls")
+    return reply["error"]["message"] if "error" in reply else "yes"
+
+
+async def asked(daemon: Daemon, uid: int, gid: int, groups: Sequence[int]) -> str:
+    return await may_see_tokens(connected(daemon.path, uid, gid, groups))
+
+
+@as_root
+async def test_a_supplementary_group_makes_an_admin_and_the_user_without_it_none(daemon: Start) -> None:
+    """Also one after the other: what is remembered of a user is remembered of its groups."""
+    nobody, group = (NOBODY.pw_uid, NOBODY.pw_gid), GROUP.gr_gid
+    async with daemon(admins=(f"%{GROUP.gr_name}",), socket_mode="0666") as serving:
+        assert await asked(serving, *nobody, []) == "Permission_denied"
+        assert await asked(serving, *nobody, [group]) == "yes"
+        assert await asked(serving, *nobody, []) == "Permission_denied"
+        assert await asked(serving, NOBODY.pw_uid, group, []) == "yes"
+
+
+@as_root
+async def test_a_proxy_by_its_group_may_call_nothing(daemon: Start) -> None:
+    nobody = (NOBODY.pw_uid, NOBODY.pw_gid)
+    async with daemon(proxies=(f"%{GROUP.gr_name}",), socket_mode="0666") as serving:
+        client = connected(serving.path, *nobody, [GROUP.gr_gid])
+        async with client.stream:
+            for method in ("Task.ls", "rpc.discover", "Token.add"):
+                reply = await client.ask(method)
+                assert reply["error"] == {"code": 1, "message": "Unauthenticated", "data": [access.NO_TOKEN]}
+        assert await asked(serving, *nobody, []) == "Permission_denied"
+
+
+async def test_the_daemons_own_user_may_be_a_proxy_and_is_nobody_then(daemon: Start) -> None:
+    own = pwd.getpwuid(os.geteuid()).pw_name
+    async with daemon(proxies=(own,)) as serving, serving.peer() as client:
+        assert await may_see_tokens(client) == "Unauthenticated"
+
+
+async def test_whoever_may_have_any_groups_does_not_fill_our_memory(tmp_path: Path) -> None:
+    async with running(MemoryStore(), {}, str(tmp_path)) as service:
+        ours = Server(Config(), service, XenApi(service))
+        for number in range(server.KNOWN + 50):
+            await ours._caller(Peer(1, NOBODY.pw_uid, NOBODY.pw_gid, frozenset({number})))
+        many = Peer(2, NOBODY.pw_uid, NOBODY.pw_gid, frozenset(range(server.GROUPS + 1)))
+
+        assert (await ours._caller(many)).groups == many.groups
+        assert len(ours._known) == server.KNOWN
+        assert many.groups not in {groups for _, _, groups in ours._known}
+
+
+async def test_what_is_remembered_of_a_user_is_not_its_process(tmp_path: Path) -> None:
+    async with running(MemoryStore(), {}, str(tmp_path)) as service:
+        ours = Server(Config(), service, XenApi(service))
+        found = [await ours._caller(Peer(pid, NOBODY.pw_uid, NOBODY.pw_gid)) for pid in (1, 2)]
+
+    assert [(caller.pid, caller.user) for caller in found] == [(1, "nobody"), (2, "nobody")]

@@ -1,0 +1,245 @@
+"""``Task.watch`` over a real socket: JSON on the stream, and a WebSocket that PyPI's ``websockets`` opens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import unix_connect
+
+from tests.process import PATIENCE, DaemonProcess
+from tests.server.conftest import Daemon, Peer, Start
+from tests.server.sockets import Socket, opened
+
+
+async def event(peer: Peer | Socket) -> Any:
+    """The params of the next notification."""
+    said = await peer.reply()
+    assert (said["jsonrpc"], said["method"], "id" in said) == ("2.0", "Task.event", False), said
+    return said["params"]
+
+
+async def until(peer: Peer | Socket, kind: str, state: str | None = None) -> list[Any]:
+    """The notifications up to the next of that kind, about a task in that state."""
+    found = []
+    while True:
+        found.append(await event(peer))
+        if found[-1]["event"] == kind and state in (None, found[-1].get("task", {}).get("state")):
+            return found
+
+
+@pytest.fixture(params=["stream", "websocket"])
+def carrier(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@asynccontextmanager
+async def carried(daemon: Daemon, carrier: str) -> AsyncIterator[Peer | Socket]:
+    if carrier == "websocket":
+        async with opened(daemon.path) as socket:
+            yield socket
+    else:
+        async with daemon.peer() as peer:
+            yield peer
+
+
+async def test_the_reply_then_a_snapshot_then_each_change_with_its_log(daemon: Start, carrier: str) -> None:
+    async with daemon() as running, running.peer() as producer, carried(running, carrier) as peer:
+        old = (await producer.call("Task.start", operation="external"))["id"]
+        reply = await peer.call("Task.watch", log=True)
+        snapshot, synced = await until(peer, "synced")
+        assert set(reply) == {"subscription", "revision"}
+        assert (snapshot["event"], snapshot["task"]["id"]) == ("snapshot", old)
+        assert (synced["subscription"], synced["revision"]) == (reply["subscription"], reply["revision"])
+
+        await producer.call("Task.update", id=old, status="half", log=["one", "two"])
+        log, changed = await until(peer, "changed")
+        assert (log["event"], log["id"], log["next"]) == ("log", old, 2)
+        assert [line["line"] for line in log["lines"]] == ["one", "two"]
+        assert (changed["task"]["status"], changed["revision"]) == ("half", changed["task"]["revision"])
+
+        await producer.call("Task.complete", id=old)
+        assert (await until(peer, "changed"))[-1]["task"]["state"] == "completed"
+        await producer.call("Task.destroy", id=old)
+        assert (await until(peer, "destroyed"))[-1]["id"] == old
+
+
+async def test_after_unwatch_nothing_more_is_told(daemon: Start, carrier: str) -> None:
+    async with daemon() as running, running.peer() as producer, carried(running, carrier) as peer:
+        first = (await peer.call("Task.watch"))["subscription"]
+        await until(peer, "synced")
+        assert await peer.call("Task.unwatch", subscription=first) is None
+        await producer.call("Task.start", operation="external")
+        gone = await peer.ask("Task.unwatch", subscription=first)
+        assert (gone["error"]["message"], gone["error"]["data"]) == ("Does_not_exist", ["subscription", first])
+        assert isinstance(await peer.call("Task.ls"), list)
+
+
+async def test_two_watches_of_one_connection_are_independent(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer, running.peer() as producer:
+        a, b = [(await producer.call("Task.start", operation="external"))["id"] for _ in range(2)]
+        await peer.send(
+            *(
+                {"jsonrpc": "2.0", "method": "Task.watch", "params": {"ids": ids}, "id": n}
+                for n, ids in enumerate([[a], [b]])
+            )
+        )
+        said = [await peer.reply() for _ in range(6)]
+        names = {each["id"]: each["result"]["subscription"] for each in said if "result" in each}
+        told = [each["params"] for each in said if "params" in each]
+        for n, id in enumerate([a, b]):
+            assert [each["event"] for each in told if each["subscription"] == names[n]] == ["snapshot", "synced"]
+            await producer.call("Task.update", id=id, status="x")
+            assert (await event(peer))["subscription"] == names[n]
+
+
+async def test_a_watch_goes_on_after_a_disconnect(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as producer:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        async with running.peer() as peer:
+            await peer.call("Task.watch", log=True)
+            await until(peer, "synced")
+            await producer.call("Task.update", id=id, log=["one"])
+            since, seen = (await until(peer, "changed"))[-1]["revision"], 1
+        await producer.call("Task.update", id=id, log=["two"])
+        await producer.call("Task.complete", id=id)
+        async with running.peer() as peer:
+            await peer.call("Task.watch", log=True, since=since, log_from={id: seen})
+            told = await until(peer, "changed", "completed")
+            assert [line["line"] for each in told for line in each.get("lines", ())] == ["two"]
+            assert "snapshot" not in {each["event"] for each in told}
+
+
+async def test_what_cannot_be_watched_is_refused_by_name(daemon: Start) -> None:
+    async with daemon(subscriptions_per_connection=2) as running, running.peer() as peer:
+        for params, number, data in (
+            ({"ids": []}, -32602, "params.ids"),
+            ({"ids": ["nothing"]}, 1, "task"),
+            ({"since": -1}, -32602, "params.since"),
+            ({"log_from": {"x": -1}}, -32602, "params.log_from.x"),
+            ({"log_from": {"x": "y"}}, -32602, "params.log_from"),
+        ):
+            error = (await peer.ask("Task.watch", **params))["error"]
+            assert (error["code"], error["data"][0][: len(data)]) == (number, data), params
+        for _ in range(2):
+            await peer.call("Task.watch")
+            await until(peer, "synced")
+        error = (await peer.ask("Task.watch"))["error"]
+        assert (error["message"], error["data"]) == ("Too_many_subscriptions", ["2"])
+
+
+async def test_over_plain_http_there_is_no_stream(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer:
+        body = json.dumps({"jsonrpc": "2.0", "method": "Task.watch", "params": {}, "id": 1}).encode()
+        await peer.send(b"POST /jsonrpc HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        with trio.fail_after(20):
+            data = await peer.stream.receive_some()
+            while b"Needs_stream" not in data:
+                data += await peer.stream.receive_some()
+
+
+async def test_a_watcher_that_does_not_read_disturbs_nobody_and_ends_with_the_truth(daemon: Start) -> None:
+    """Megabytes of records are due to it; they are not in memory, and what it reads at last is the newest."""
+    async with daemon() as running, running.peer() as producer, running.peer() as other:
+        text = "x" * 4000
+        id = (await producer.call("Task.start", operation="external", label=text, description=text))["id"]
+        async with running.peer() as deaf:
+            await deaf.send({"jsonrpc": "2.0", "method": "Task.watch", "params": {}, "id": 1})
+            await deaf.reply()
+            for n in range(300):
+                await producer.call("Task.update", id=id, status=f"{n} {text[:3000]}")
+                await trio.sleep(0.06 if n < 60 else 0)
+            await other.call("Task.watch")
+            await until(other, "synced")
+            await producer.call("Task.complete", id=id)
+            await until(other, "changed", "completed")
+            told = await until(deaf, "changed", "completed")
+            assert len(told) < 200
+
+
+async def test_whoever_hangs_up_leaves_nothing_running(daemon: Start, carrier: str) -> None:
+    async with daemon() as running:
+        async with carried(running, carrier) as peer:
+            await peer.call("Task.watch")
+            await until(peer, "synced")
+            assert running.service.registry.feed._bells
+        with trio.fail_after(20):
+            while running.service.registry.feed._bells:
+                await trio.sleep(0.01)
+
+
+# WebSockets.
+
+
+async def test_a_websocket_is_json_rpc_in_both_envelopes_with_errors_and_batches(daemon: Start) -> None:
+    async with daemon() as running, opened(running.path) as socket:
+        await socket.send({"method": "Task.ls", "params": [{"dbg": ""}], "id": 4})
+        assert await socket.reply() == {"result": [], "error": None, "id": 4}
+        await socket.send([{"jsonrpc": "2.0", "method": "Task.ls", "id": n} for n in (1, 2)])
+        assert [each["id"] for each in await socket.reply()] == [1, 2]
+        await socket.send("{broken")
+        assert (await socket.reply())["error"]["code"] == -32700
+        await socket.send(b"bytes")
+        assert (await socket.reply())["error"]["code"] == -32600
+        assert (await socket.ask("Task.nope"))["error"]["code"] == -32601
+        id = (await socket.call("Task.start", operation="external"))["id"]
+        await socket.send({"jsonrpc": "2.0", "method": "Task.wait", "params": {"id": id}, "id": 9})
+        assert (await socket.call("Task.complete", id=id))["state"] == "completed"
+        assert (await socket.reply())["id"] == 9
+
+
+async def test_a_message_that_is_too_long_closes_the_websocket_and_says_why(daemon: Start) -> None:
+    async with daemon(max_message_bytes=4096) as running, opened(running.path) as socket:
+        await socket.send("[" + " " * 5000 + "]")
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.reply()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+
+
+def test_a_websocket_is_told_that_the_daemon_stops(tmp_path: Path) -> None:
+    """After what is being said; the daemon does not wait for whoever watches."""
+    daemon = DaemonProcess(tmp_path)
+    daemon.start()
+    try:
+        with unix_connect(daemon.socket, "ws://taskd/jsonrpc", open_timeout=PATIENCE) as socket:
+            socket.send('{"jsonrpc": "2.0", "method": "Task.watch", "params": {}, "id": 1}')
+            said = [json.loads(socket.recv(PATIENCE)) for _ in range(2)]
+            assert said[-1]["params"]["event"] == "synced"
+            assert daemon.stop() == 0
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(PATIENCE)
+    finally:
+        daemon.end()
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the daemon stops")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/nothing", {}, 404),
+        ("/healthz", {}, 400),
+        ("/jsonrpc", {"Origin": "https://elsewhere.example"}, 403),
+        ("/jsonrpc", {"Authorization": "Bearer taskd_00000000_x"}, 401),
+    ],
+)
+async def test_a_websocket_that_may_not_be_is_refused_with_a_status(
+    daemon: Start, path: str, headers: dict[str, str], status: int
+) -> None:
+    async with daemon() as running:
+        with pytest.raises(InvalidStatus) as refused:
+            async with opened(running.path, path, additional_headers=headers):
+                pass
+        assert refused.value.response.status_code == status
+
+
+async def test_a_page_of_the_same_origin_gets_a_websocket(daemon: Start) -> None:
+    async with daemon() as running, opened(running.path, additional_headers={"Origin": "http://taskd"}) as socket:
+        assert await socket.call("Task.ls") == []

@@ -1,0 +1,122 @@
+"""What the registry keeps beside the snapshots: whose the tasks are, and which lines belong to which change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from taskd.model import JSON, LogLine, Time
+from taskd.operations import Handle
+from taskd.operations.external import OPERATION as EXTERNAL
+from taskd.registry.logs import OVERHEAD, Logs
+from taskd.store.memory import MemoryStore
+from tests.bench import ROOT, running
+from tests.test_runner import NoParams, operation, table
+
+
+async def test_the_tasks_of_an_owner_are_found_oldest_first_until_they_end(tmp_path: Path) -> None:
+    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
+
+        def of(owner: str) -> list[str]:
+            return [live.task.id for live in service.registry.of(owner)]
+
+        ids = [(await service.start(ROOT, "external", {}, owner="alice")).id for _ in range(3)]
+        other = (await service.start(ROOT, "external", {}, owner="bob")).id
+        assert (of("alice"), of("bob"), of("carol")) == (ids, [other], [])
+        await service.complete(ROOT, ids[1])
+        await trio.testing.wait_all_tasks_blocked()
+        assert of("alice") == [ids[0], ids[2]]
+        await service.complete(ROOT, other)
+        await trio.testing.wait_all_tasks_blocked()
+        assert list(service.registry._of) == ["alice"]
+
+
+async def test_a_task_that_is_only_being_made_is_nobodys_yet(tmp_path: Path) -> None:
+    """Its place in the order of changes is not reached: a follower is told of it when it is."""
+    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
+        registry = service.registry
+        ahead = registry.take(None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.start, ROOT, "external", {})
+            await trio.testing.wait_all_tasks_blocked()
+            unseen = len(registry), registry.of("root")
+            registry.give_up(ahead)
+        assert unseen == (1, [])
+        assert len(registry.of("root")) == 1
+
+
+def lines(first: int, count: int) -> list[LogLine]:
+    return [LogLine(n, Time(0.0), f"line {n}") for n in range(first, first + count)]
+
+
+def test_a_line_belongs_to_the_change_that_it_is_shown_with() -> None:
+    logs = Logs()
+    logs.append("a", lines(0, 2), 10, 0)
+    logs.append("a", lines(2, 2), 20, 2)
+
+    def numbers(start: int, revision: int | None = None) -> list[int]:
+        found = logs.after("a", start, revision)
+        assert found is not None
+        return [line.n for line in found]
+
+    assert numbers(0) == [0, 1, 2, 3]
+    assert numbers(1, 19) == [1]
+    assert numbers(1, 20) == [1, 2, 3]
+    assert numbers(0, 9) == []
+    assert [logs.first_after("a", revision) for revision in (8, 9, 10, 19, 20)] == [0, 0, 2, 2, 4]
+    assert logs.first_after("b", 10) is None
+
+
+@pytest.mark.parametrize("revision", [9, 10])
+def test_who_cannot_tell_what_came_first_says_so(revision: int) -> None:
+    """Lines before those that are kept may belong there as well."""
+    logs = Logs(limit=3 * (OVERHEAD + len("line 0")))
+    logs.append("a", lines(0, 2), 10, 0)
+    logs.append("a", lines(2, 2), 10, 2)
+
+    assert logs.first_after("a", revision) == {9: None, 10: 4}[revision]
+    assert logs.after("a", 0) is None
+
+
+def test_a_line_that_the_store_lost_is_not_missed() -> None:
+    """Its number is never given again, and whoever has read up to it has read all there is."""
+    logs = Logs()
+    logs.append("a", lines(5, 1), 10, 4)
+    logs.append("a", lines(8, 1), 11, 6)
+
+    assert [line.n for line in logs.after("a", 4) or ()] == [5, 8]
+    assert [line.n for line in logs.after("a", 6) or ()] == [8]
+    assert logs.after("a", 3) is None
+    assert (logs.first_after("a", 10), logs.first_after("a", 9)) == (8, None)
+    logs.append("b", lines(2, 1), 12, 0)
+    assert logs.first_after("b", 9) == 2
+
+
+async def test_a_line_that_comes_with_a_report_belongs_to_it(tmp_path: Path) -> None:
+    """Also while that cannot be shown yet, because something before it is not decided."""
+    go = trio.Event()
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        await go.wait()
+        handle.progress(1, 2)
+        await handle.log("a line")
+        await trio.sleep_forever()
+
+    async with running(MemoryStore(), table(operation(run)), str(tmp_path)) as service:
+        registry = service.registry
+        id = (await service.start(ROOT, "toy", {})).id
+        await trio.testing.wait_all_tasks_blocked()
+        ahead = registry.take(None)
+        go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        after = registry.logs.first_after(id, ahead.revision)
+        registry.give_up(ahead)
+        change = registry.feed.newest(id)
+        assert change is not None
+        told = registry.logs.after(id, 0, change.revision)
+
+    assert change.revision > ahead.revision
+    assert after == 0
+    assert [line.line for line in told or ()] == ["a line"]
