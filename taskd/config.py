@@ -1,7 +1,8 @@
 """One frozen Config: every setting, its default, its unit and its sentence, written once.
 
 A flag beats an environment variable (``TASKD_`` and the setting's name in capitals), which beats the file
-(TOML, top-level keys), which beats the default.
+(TOML, top-level keys), which beats the default. A daemon that runs can be told to read them again; each setting
+says whether that changes anything or wants a restart.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final, get_args, get_type_hints
 
 import attrs
 
 from taskd.errors import ConfigError
+
+# Where root's daemon listens, keeps its state and reads its settings.
+SOCKET: Final = "/run/taskd/taskd.sock"
+STATE: Final = "/var/lib/taskd"
+FILE: Final = "/etc/taskd/taskd.toml"
 
 
 def _default_path(root: str, variable: str, fallback: str, name: str) -> str:
@@ -29,15 +35,15 @@ def default_socket() -> str:
 
     Never in a folder where others may make files: whoever is there first would be taken for the daemon.
     """
-    return _default_path("/run/taskd/taskd.sock", "XDG_RUNTIME_DIR", "~/.local/state", "taskd.sock")
+    return _default_path(SOCKET, "XDG_RUNTIME_DIR", "~/.local/state", "taskd.sock")
 
 
 def default_state() -> str:
-    return _default_path("/var/lib/taskd", "XDG_STATE_HOME", "~/.local/state", "").rstrip("/")
+    return _default_path(STATE, "XDG_STATE_HOME", "~/.local/state", "").rstrip("/")
 
 
 def default_file() -> str:
-    return _default_path("/etc/taskd/taskd.toml", "XDG_CONFIG_HOME", "~/.config", "taskd.toml")
+    return _default_path(FILE, "XDG_CONFIG_HOME", "~/.config", "taskd.toml")
 
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -54,10 +60,13 @@ def setting(
     default: Any = attrs.NOTHING,
     *,
     factory: Any = None,
+    unit: str = "",
     least: float | None = None,
     most: float | None = None,
+    reload: bool = True,
 ) -> Any:
-    metadata = {"doc": doc, "least": least, "most": most}
+    """A field of ``Config``. ``reload``: a running daemon takes a new value (``reload.reload``)."""
+    metadata = {"doc": doc, "unit": unit, "least": least, "most": most, "reload": reload}
     if factory is not None:
         return attrs.field(factory=factory, metadata=metadata)
     return attrs.field(default=default, metadata=metadata)
@@ -67,47 +76,78 @@ def setting(
 class Config:
     """All settings of the daemon."""
 
-    socket: str = setting("path of the Unix socket to listen on", factory=default_socket)
-    state: str = setting("folder of the store and of everything else that must survive", factory=default_state)
-    log_level: str = setting("least severity to log: debug, info, warning or error", "info")
-    socket_mode: str = setting("permissions of the socket file, octal", "0660")
-    admins: tuple[str, ...] = setting(
-        "users and %groups who may do everything, beside the daemon's own user", ("root",)
+    socket: str = setting(
+        "path of the Unix socket to listen on, where systemd hands over none",
+        factory=default_socket,
+        unit="path",
+        reload=False,
     )
-    services: tuple[str, ...] = setting("users and %groups who may start tasks for other owners", ())
+    state: str = setting(
+        "folder of the store and of everything else that must survive",
+        factory=default_state,
+        unit="path",
+        reload=False,
+    )
+    log_level: str = setting("least severity to log: debug, info, warning or error", "info", unit="word")
+    socket_mode: str = setting(
+        "permissions of the socket file, octal, where systemd hands over none",
+        "0660",
+        unit="octal number",
+        reload=False,
+    )
+    admins: tuple[str, ...] = setting(
+        "users and %groups who may do everything, beside the daemon's own user", ("root",), unit="names"
+    )
+    services: tuple[str, ...] = setting("users and %groups who may start tasks for other owners", (), unit="names")
     proxies: tuple[str, ...] = setting(
         "users and %groups who pass on the calls of others: each must bring a token, without one they are nobody",
         (),
+        unit="names",
     )
-    max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024)
-    max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200)
-    max_batch: int = setting("most requests in one batch", 10_000, least=1)
+    max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024, unit="bytes")
+    max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200, unit="levels")
+    max_batch: int = setting("most requests in one batch", 10_000, least=1, unit="requests")
     max_reply_bytes: int = setting(
-        "bytes of replies after which the rest of a batch is refused", 16 * 1024 * 1024, least=65536
+        "bytes of replies after which the rest of a batch is refused", 16 * 1024 * 1024, least=65536, unit="bytes"
     )
     max_text: int = setting(
-        "longest label, description, status, owner, request_id or dbg, in characters", 4096, least=64
+        "longest label, description, status, owner, request_id or dbg, in characters",
+        4096,
+        least=64,
+        unit="characters",
     )
     max_result_bytes: int = setting(
-        "longest result, error or speeds of an external task, as JSON, in bytes", 65536, least=64
+        "longest result, error or speeds of an external task, as JSON, in bytes", 65536, least=64, unit="bytes"
     )
     message_deadline_s: float = setting(
         "seconds in which a first message must come, and any message that has begun must be complete",
         30.0,
         least=0.001,
+        unit="seconds",
     )
-    connections_per_user: int = setting("most connections of one user id at a time", 1024, least=1)
-    requests_in_flight: int = setting("most waiting calls of one connection at a time", 256, least=1)
+    connections_per_user: int = setting(
+        "most connections of one user id at a time", 1024, least=1, unit="connections"
+    )
+    requests_in_flight: int = setting("most waiting calls of one connection at a time", 256, least=1, unit="calls")
     subscriptions_per_connection: int = setting(
-        "most streams of notifications (Task.watch, listen) of one connection at a time", 64, least=1
+        "most streams of notifications (Task.watch, listen) of one connection at a time",
+        64,
+        least=1,
+        unit="streams",
     )
-    koodrive_wire: str = setting("code and nextCursor of KooDrive: table (strings) or example (numbers)", "table")
-    tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1)
-    running_tasks: int = setting("most operations that run at a time; the rest is queued", 64, least=1)
-    log_lines: int = setting("newest lines kept of each task's log", 10_000, least=1)
-    retention_days: float = setting("days after which an ended task is forgotten", 30.0, least=0)
-    retention_count: int = setting("most ended tasks that are remembered", 1_000_000, least=0)
-    stop_grace_s: float = setting("seconds that calls in flight get when the daemon stops", 5.0, least=0)
+    koodrive_wire: str = setting(
+        "code and nextCursor of KooDrive: table (strings) or example (numbers)", "table", unit="word"
+    )
+    tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1, unit="tasks")
+    running_tasks: int = setting(
+        "most operations that run at a time; the rest is queued", 64, least=1, unit="operations"
+    )
+    log_lines: int = setting("newest lines kept of each task's log", 10_000, least=1, unit="lines")
+    retention_days: float = setting("days after which an ended task is forgotten", 30.0, least=0, unit="days")
+    retention_count: int = setting("most ended tasks that are remembered", 1_000_000, least=0, unit="tasks")
+    stop_grace_s: float = setting(
+        "seconds that calls in flight get when the daemon stops", 5.0, least=0, unit="seconds"
+    )
 
 
 _WORDS: Mapping[type, str] = {

@@ -7,17 +7,15 @@ other clean-up: the next start recovers (law L6).
 
 from __future__ import annotations
 
-import errno
+import faulthandler
 import fcntl
 import logging
 import os
 import resource
 import signal
-import socket
-import stat
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +25,20 @@ import attrs
 import click
 import trio
 
-from taskd import __version__, access, codec, config, dialects, operations, peer, rpc, web
+from taskd import (
+    __version__,
+    access,
+    codec,
+    config,
+    dialects,
+    listener,
+    operations,
+    peer,
+    reload,
+    rpc,
+    systemd,
+    web,
+)
 from taskd.config import Config
 from taskd.connection import Connection, Limits
 from taskd.dialects import Method, koodrive, ucloud
@@ -43,6 +54,7 @@ from taskd.operations import Operations
 from taskd.registry import Registry
 from taskd.runner import Runner
 from taskd.service import Service
+from taskd.states import State
 from taskd.store import Forgotten, Store, ignore
 from taskd.store.sqlite import SqliteStore
 
@@ -83,60 +95,6 @@ def lock(folder: Path) -> Iterator[None]:
         os.close(held)
 
 
-@contextmanager
-def listening(path: str, mode: int) -> Iterator[trio.SocketListener]:
-    """Listen on a Unix socket; a stale socket file is taken over, a live one is not. Unlinked at the end.
-
-    Raises:
-        ConfigError: somebody listens there, or it cannot be made.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        _remove_stale(path)
-        old = os.umask(0o777 & ~mode)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(old)
-        os.chmod(path, mode)
-        sock.listen(1024)
-    except OSError as error:
-        sock.close()
-        reason = "the path is too long" if "AF_UNIX path" in str(error) else error.strerror or str(error)
-        raise ConfigError(f"socket {path}", reason) from None
-    made = os.stat(path)
-    sock.setblocking(False)
-    try:
-        yield trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    finally:
-        sock.close()
-        try:
-            there = os.stat(path)
-            if (there.st_dev, there.st_ino) == (made.st_dev, made.st_ino):
-                os.unlink(path)
-        except FileNotFoundError:
-            pass
-
-
-def _remove_stale(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(errno.EEXIST, "the path exists and is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-        except BlockingIOError:
-            pass
-    raise OSError(errno.EADDRINUSE, "another daemon listens there")
-
-
 @attrs.define(eq=False)
 class Server:
     """The connections of one daemon, and who they belong to."""
@@ -146,17 +104,37 @@ class Server:
     xenapi: XenApi
     _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
     _paths: web.Paths = attrs.field(init=False)
-    _connections: set[Connection] = attrs.field(factory=set)
+    _connections: dict[Connection, tuple[peer.Peer, Caller]] = attrs.field(factory=dict)
     _per_user: Counter[int] = attrs.field(factory=Counter)
-    _known: dict[Credentials, Caller] = attrs.field(factory=dict)
+    _known: dict[Credentials, Caller] = attrs.field(init=False)
     _most: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._go_by(self.config)
+
+    def _go_by(self, settings: Config) -> None:
+        self.config, self._known = settings, {}
         # What the running operations and the store need is not to be had by connecting often.
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wire: Literal["table", "example"] = "example" if self.config.koodrive_wire == "example" else "table"
+        self._most = max(16, soft - 64 - 12 * settings.running_tasks)
+        wire: Literal["table", "example"] = "example" if settings.koodrive_wire == "example" else "table"
         self._paths = web.paths(ucloud.FACE, koodrive.face(wire))
-        self._most = max(16, soft - 64 - 12 * self.config.running_tasks)
+
+    async def apply(self, settings: Config) -> None:
+        """From here on, go by these ``settings``; a connection that is open keeps its limits.
+
+        Whoever has another role by them than the one it called with is disconnected, and may come again.
+        """
+        self._go_by(settings)
+        reload.give(settings, self.service, self.service.runner)
+        logging.getLogger().setLevel(settings.log_level.upper())
+        for connection, (found, who) in tuple(self._connections.items()):
+            try:
+                same = who == await self._caller(found)
+            except OSError:  # it cannot be told now
+                same = False
+            if not same:
+                connection.stop(1008, "the roles of this caller have changed")
 
     async def connected(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. Whatever it does, nobody else notices."""
@@ -180,29 +158,32 @@ class Server:
             connection = Connection(
                 stream, who, self.service, self._methods, self.xenapi, self._paths, self._limits()
             )
-            self._connections.add(connection)
+            self._connections[connection] = found, who
             try:
                 await connection.serve()
             finally:
-                self._connections.discard(connection)
+                del self._connections[connection]
         finally:
             self._per_user[uid] -= 1
             self._per_user += Counter()  # drops users that have none left
 
     async def _caller(self, found: peer.Peer) -> Caller:
-        """Who that is; it is looked up once, for as long as it is among the newest that were."""
+        """Who that is, by the newest settings; looked up once, for as long as it is among the newest that were."""
         who = (found.uid, found.gid, found.groups)
-        known = self._known.get(who)
-        if known is None:
-            settings = {name: getattr(self.config, name) for name in ("admins", "services", "proxies")}
-            known = await trio.to_thread.run_sync(
-                partial(access.caller, found.uid, found.gid, found.pid, found.groups, **settings)
-            )
-            if len(found.groups) <= GROUPS:
-                self._known[who] = known
-            if len(self._known) > KNOWN:
-                del self._known[next(iter(self._known))]
-        return attrs.evolve(known, pid=found.pid)
+        while True:
+            settings, table = self.config, self._known
+            known = table.get(who)
+            if known is None:
+                names = {name: getattr(settings, name) for name in ("admins", "services", "proxies")}
+                known = await trio.to_thread.run_sync(
+                    partial(access.caller, found.uid, found.gid, found.pid, found.groups, **names)
+                )
+                if len(found.groups) <= GROUPS:
+                    table[who] = known
+                if len(table) > KNOWN:
+                    del table[next(iter(table))]
+            if settings is self.config:
+                return attrs.evolve(known, pid=found.pid)
 
     def _limits(self) -> Limits:
         return Limits(**{field.name: getattr(self.config, field.name) for field in attrs.fields(Limits)})
@@ -212,9 +193,10 @@ class Server:
             connection.stop()
 
 
-async def forget_old(store: Store, settings: Config, forgotten: Forgotten = ignore) -> None:
+async def forget_old(store: Store, in_force: Callable[[], Config], forgotten: Forgotten = ignore) -> None:
     """Forget what is past its retention, now and then every hour, and tell ``forgotten``. Never returns."""
     while True:
+        settings = in_force()
         try:
             before = now() - settings.retention_days * 86400
             count = await store.prune(before=before, keep=settings.retention_count, forgotten=forgotten)
@@ -230,8 +212,17 @@ async def serve(
     table: Operations,
     store: Store,
     task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
+    *,
+    read: Callable[[], Config] | None = None,
 ) -> None:
-    """Recover, then serve until SIGTERM, SIGINT or cancelled. Started when calls are answered."""
+    """Recover, then serve until SIGTERM, SIGINT or cancelled. Started when calls are answered.
+
+    On SIGHUP go by the settings that ``read`` gives; without it they stay.
+
+    Raises:
+        ConfigError: it cannot listen, or is told nonsense by systemd.
+    """
+    watchdog_s = systemd.watchdog_s()
     registry = Registry()
     workspace = str(Path(settings.state) / "workspace")
     runner = Runner(
@@ -255,24 +246,29 @@ async def serve(
     server = Server(settings, service, XenApi(service))
     # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects
     # early waits in its queue.
-    with listening(settings.socket, int(settings.socket_mode, 8)) as listener:
+    with listener.listeners(settings.socket, int(settings.socket_mode, 8)) as sockets:
         await service.tokens.load()
         async with trio.open_nursery() as background:
             await background.start(registry.keep_revisions, store.reserve)
             await background.start(runner.run)
-            background.start_soon(forget_old, store, settings, registry.forget)
+            background.start_soon(forget_old, store, lambda: server.config, registry.forget)
+            background.start_soon(systemd.feed_watchdog, watchdog_s)
+            background.start_soon(systemd.keep_status, partial(status, registry), registry.feed.moved)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(_accept, listener, server, connections)
+                    await accepting.start(reload.on_hangup, read or (lambda: settings), server)
+                    accepting.start_soon(_accept, sockets, server, connections)
                     with trio.open_signal_receiver(*_stop_signals()) as signals:
-                        logger.info("taskd %s listens on %s", __version__, settings.socket)
+                        logger.info("taskd %s listens on %s", __version__, listener.names(sockets))
+                        systemd.ready()
                         task_status.started(service)
                         async for number in signals:
                             logger.info("stopping on %s", signal.Signals(number).name)
                             break
                     accepting.cancel_scope.cancel()
+                systemd.stopping()
                 server.stop()
-                connections.cancel_scope.deadline = trio.current_time() + settings.stop_grace_s
+                connections.cancel_scope.deadline = trio.current_time() + server.config.stop_grace_s
             background.cancel_scope.cancel()
 
 
@@ -282,12 +278,18 @@ def _stop_signals() -> list[signal.Signals]:
     return [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
 
 
-async def _accept(listener: trio.SocketListener, server: Server, connections: trio.Nursery) -> None:
-    await trio.serve_listeners(server.connected, [listener], handler_nursery=connections)
+async def _accept(sockets: Sequence[trio.SocketListener], server: Server, connections: trio.Nursery) -> None:
+    await trio.serve_listeners(server.connected, list(sockets), handler_nursery=connections)
 
 
-async def run(settings: Config) -> None:
-    """The whole daemon: lock the folder, open the store, serve, close.
+def status(registry: Registry) -> str:
+    """How many tasks have not ended, by state, for ``systemctl status``."""
+    count = Counter(live.task.state for live in registry)
+    return ", ".join(f"{count[state]} {state}" for state in State if count[state]) or "no unfinished tasks"
+
+
+async def run(settings: Config, read: Callable[[], Config]) -> None:
+    """The whole daemon: lock the folder, open the store, serve, close. ``read`` gives the settings anew.
 
     Raises:
         TaskdError: it cannot start; the sentence says why.
@@ -298,7 +300,7 @@ async def run(settings: Config) -> None:
     with lock(Path(settings.state)):
         store = await SqliteStore.open(Path(settings.state) / "taskd.sqlite")
         try:
-            await serve(settings, table, store)
+            await serve(settings, table, store, read=read)
         finally:
             with trio.CancelScope(shield=True):
                 await store.close()
@@ -317,7 +319,7 @@ class _Line(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
-        if "JOURNAL_STREAM" not in os.environ:
+        if not systemd.is_journal(sys.stderr):
             return line
         priority = f"<{self.priorities.get(record.levelno, 6)}>"
         return "\n".join(priority + each for each in line.splitlines())
@@ -338,7 +340,7 @@ class _Once(logging.Filter):
 def _log_to_stderr(level: str) -> None:
     logging.getLogger("trio.serve_listeners").addFilter(_Once())
     handler = logging.StreamHandler(sys.stderr)
-    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    stamp = "" if systemd.is_journal(sys.stderr) else "%(asctime)s "
     handler.setFormatter(_Line(f"{stamp}%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper())
 
@@ -361,13 +363,16 @@ def main(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         flags = {"socket": socket, "state": state, "log_level": log_level}
-        settings = config.load(file, flags=flags)
+        read = partial(config.load, file, flags=flags)
+        settings = read()
         if check_config:
             for name, value in attrs.asdict(settings).items():
                 click.echo(f"{name} = {codec.dumps(value).decode()}")
             return
         _log_to_stderr(settings.log_level)
-        trio.run(run, settings)
+        # A watchdog ends a loop that does not turn with SIGABRT: the log then shows where it stood.
+        faulthandler.enable()
+        trio.run(run, settings, read)
     except (ConfigError, StoreError) as error:
         click.echo(f"taskd: {error}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)

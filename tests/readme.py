@@ -1,24 +1,31 @@
-"""Writes README.rst's tables from the code that they are about: ``python -m tests.readme``.
+"""Writes README.rst's tables and systemd/taskd.toml from the code that they are about: ``python -m tests.readme``.
 
-A table stands between ``.. begin NAME`` and ``.. end NAME``; ``test_readme`` fails when one is out of date.
+A table stands between ``.. begin NAME`` and ``.. end NAME``; ``test_readme`` fails when one is out of date, and
+``test_units`` when the settings file is.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import attrs
 
-from taskd import access, dialects, errors, operations
+from taskd import access, config, dialects, errors, operations
 from taskd.cli import exits
 from taskd.codec import dumps, schema
 from taskd.config import Config
 from taskd.errors import TaskdError
 
 README = Path(__file__).parent.parent / "README.rst"
+SETTINGS = README.parent / "systemd" / "taskd.toml"
+
+# What differs from one user to the next, as it is for root.
+ROOTS = {"socket": config.SOCKET, "state": config.STATE}
 
 
 def table(*rows: Sequence[str]) -> str:
@@ -75,13 +82,31 @@ def error_table() -> str:
 
 
 def settings() -> str:
-    rows: list[Sequence[str]] = [("setting", "default", "what it is")]
+    rows: list[Sequence[str]] = [("setting", "default", "unit", "what it is", "a new value counts")]
     for field in attrs.fields(Config):
-        default = "see above"
-        if not isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
-            default = code(dumps(field.default).decode())
-        rows.append((code(field.name), default, field.metadata["doc"]))
+        default = "see above" if field.name in ROOTS else code(dumps(field.default).decode())
+        counts = "after a reload" if field.metadata["reload"] else "after a restart"
+        rows.append((code(field.name), default, field.metadata["unit"], field.metadata["doc"], counts))
     return table(*rows)
+
+
+def settings_file() -> str:
+    """``systemd/taskd.toml``."""
+    lines = [
+        "# Settings of taskd: all there are, at their defaults. To change one, take away the # before it, then",
+        "# `systemctl reload taskd.service` or, where it wants a restart, `systemctl restart taskd.service`. A",
+        "# file with a fault changes nothing; the journal says what it is, `taskd --check-config` beforehand.",
+    ]
+    for field in attrs.fields(Config):
+        counts = "" if field.metadata["reload"] else " Wants a restart."
+        sentence = f"{field.metadata['doc']}. Unit: {field.metadata['unit']}.{counts}"
+        value = json.dumps(ROOTS.get(field.name, field.default))
+        lines += [
+            "",
+            *textwrap.wrap(sentence[0].upper() + sentence[1:], 110, initial_indent="# ", subsequent_indent="# "),
+        ]
+        lines += [f"# {field.name} = {value}"]
+    return "\n".join(lines) + "\n"
 
 
 def exit_codes() -> str:
@@ -129,3 +154,4 @@ def current(text: str) -> str:
 
 if __name__ == "__main__":
     README.write_text(current(README.read_text()))
+    SETTINGS.write_text(settings_file())

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from taskd import config, connection, server
+from taskd import config, server
 from taskd.config import Config
 from taskd.errors import ConfigError
 
@@ -47,9 +47,11 @@ def test_names_of_users_and_groups_are_such(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_sentence_and_is_used() -> None:
     """A setting that is read and then not passed on is worse than none."""
-    source = Path(server.__file__).read_text() + Path(connection.__file__).read_text()
+    package = Path(server.__file__).parent
+    source = "".join(path.read_text() for path in package.rglob("*.py") if path.name != "config.py")
     for field in attrs.fields(Config):
         assert field.metadata["doc"]
+        assert field.metadata["unit"], f"{field.name} has no unit"
         assert re.search(rf"\b{field.name}\b", source), f"{field.name} is used nowhere"
 
 

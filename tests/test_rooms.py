@@ -17,7 +17,8 @@ PACKAGE = Path(taskd.__file__).parent
 
 EVERYTHING = {
     "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access", "service",
-    "dialects", "rpc", "web", "wire", "connection", "config", "systemd", "peer", "server", "client", "cli",
+    "dialects", "rpc", "web", "wire", "connection", "config", "systemd", "listener", "reload", "peer", "server",
+    "client", "cli",
 }  # fmt: skip
 
 # `taskd.__version__` may be imported by everybody; the tests are not part of the house.
@@ -42,6 +43,9 @@ ROOMS: dict[str, set[str]] = {
     "connection": {"wire", "rpc", "web", "dialects", "service", "model", "errors"},
     "config": {"errors"},
     "systemd": {"errors"},
+    # Where connections come in is systemd's socket or our own; nothing above needs to know which.
+    "listener": {"systemd", "errors"},
+    "reload": {"config", "systemd", "errors"},
     # The kernel's word on who is on a socket, before anything of ours has to do with it.
     "peer": set(),
     "server": EVERYTHING - {"server", "client", "cli"},

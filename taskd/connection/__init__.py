@@ -89,7 +89,7 @@ class Connection:
     _calls: rpc.Methods = attrs.field(init=False)
     _subscriptions: Subscriptions = attrs.field(init=False)
     _frames: Frames | None = None
-    _parting: tuple[int, str] = (1001, "the daemon stops")
+    _parting: tuple[int, str] = (1001, "")
     _sending: trio.Lock = attrs.field(factory=trio.Lock)
     _room: trio.Semaphore = attrs.field(init=False)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
@@ -133,9 +133,9 @@ class Connection:
         except* Exception:
             logger.exception("the connection of %r failed", self.caller)
 
-    def stop(self) -> None:
-        """The daemon stops: read no more, wait no more; a quick call under way is still answered."""
-        self._stopping = True
+    def stop(self, code: int = 1001, reason: str = "the daemon stops") -> None:
+        """Read no more, wait no more; a quick call under way is still answered. A WebSocket's peer is told why."""
+        self._stopping, self._parting = True, (code, reason)
         self._subscriptions.end()
         for scope in self._interruptible:
             scope.cancel()
@@ -242,8 +242,7 @@ class Connection:
         """Close the WebSocket when the token that it was opened with does not count any more."""
         with self.service.tokens.held(caller):
             await trio.sleep(math.inf)  # it does end, with that scope
-        self._parting = (1008, "the token is not valid any more")
-        self.stop()
+        self.stop(1008, "the token is not valid any more")
 
     def _is_long(self, message: JSON) -> bool:
         return any(map(self._waits, rpc.methods_in(message)))

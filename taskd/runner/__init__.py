@@ -42,6 +42,7 @@ from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, descri
 from taskd.runner.journal import do, residue_of
 from taskd.runner.log import numbered
 from taskd.runner.operation import Answer, Handle, Operation, Verb
+from taskd.runner.slots import resized
 from taskd.states import Event, State, after
 from taskd.store import Store
 
@@ -65,7 +66,7 @@ class Runner:
 
     ``structure`` turns stored params into the operation's params (the codec's, handed in so that this room
     stays without it). ``workspace`` is a folder for files that journals name; ``log_lines`` how many lines of
-    a task's log are kept; ``running_tasks`` how many operations run at once, the rest is queued.
+    a task's log are kept; ``running_tasks`` how many operations run at once, the rest is queued; both may be set.
     """
 
     store: Store
@@ -74,14 +75,13 @@ class Runner:
     structure: Callable[[JSON, type[Any]], Any]
     workspace: str
     log_lines: int = 10_000
-    running_tasks: int = 64
+    running_tasks: int = attrs.field(default=64, on_setattr=resized)
     _nursery: trio.Nursery | None = None
-    _slots: trio.CapacityLimiter = attrs.field(init=False)
+    _slots: trio.CapacityLimiter = attrs.field(
+        init=False, default=attrs.Factory(lambda self: trio.CapacityLimiter(self.running_tasks), takes_self=True)
+    )
     _recovered: trio.Event = attrs.field(factory=trio.Event)
     _claims: Claims = attrs.field(factory=Claims)
-
-    def __attrs_post_init__(self) -> None:
-        self._slots = trio.CapacityLimiter(self.running_tasks)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up every open task, kill what a crashed daemon left running, then run tasks until cancelled.

@@ -45,11 +45,10 @@ __all__ = ["PROCESSOR", "Change", "End", "Feed", "Live", "Query", "Report", "Ser
 PROCESSOR = "taskd:"
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Service:
-    """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10.
-
-    ``tokens`` has the verbs about tokens.
+    """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10, which may
+    be set anew at any time. ``tokens`` has the verbs about tokens.
     """
 
     store: Store

@@ -242,7 +242,7 @@ async def test_what_the_retention_forgets_is_told(autojump_clock: object, tmp_pa
         ref = await client("task.create", "l", "")
         await client("task.set_status", ref, "success")
         token = await now(client)
-        nursery.start_soon(forget_old, store, Config(retention_count=0), service.registry.forget)
+        nursery.start_soon(forget_old, store, lambda: Config(retention_count=0), service.registry.forget)
         reply = await client("event.from", ["task"], token, 30.0)
         nursery.cancel_scope.cancel()
 

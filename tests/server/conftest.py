@@ -67,8 +67,11 @@ class Peer:
 
 @attrs.define
 class Daemon:
+    """``settings`` is what a reload finds."""
+
     path: str
     service: Service
+    settings: Config
 
     @asynccontextmanager
     async def peer(self) -> AsyncIterator[Peer]:
@@ -84,9 +87,12 @@ async def _daemon(folder: Path, **settings: Any) -> AsyncIterator[Daemon]:
     config = Config(socket=str(folder / "s"), state=str(folder / "state"), **settings)
     with server.lock(Path(config.state)):
         async with trio.open_nursery() as nursery:
-            start = partial(server.serve, config, operations.load(), MemoryStore())
+            found: list[Daemon] = []
+            read = lambda: found[0].settings  # noqa: E731
+            start = partial(server.serve, config, operations.load(), MemoryStore(), read=read)
             service: Service = await nursery.start(start)
-            yield Daemon(config.socket, service)
+            found.append(Daemon(config.socket, service, config))
+            yield found[0]
             nursery.cancel_scope.cancel()
 
 

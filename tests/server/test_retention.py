@@ -19,7 +19,7 @@ from tests.bench import ROOT, running
 async def test_old_tasks_are_forgotten_every_hour(autojump_clock: object, tmp_path: Path) -> None:
     store = MemoryStore()
     async with running(store, {"external": OPERATION}, str(tmp_path)) as service, trio.open_nursery() as nursery:
-        nursery.start_soon(forget_old, store, Config(retention_count=1))
+        nursery.start_soon(forget_old, store, lambda: Config(retention_count=1))
         ids = [(await service.start(ROOT, "external", {})).id for _ in range(4)]
         for id in ids[:3]:
             await service.complete(ROOT, id)
@@ -41,7 +41,7 @@ async def test_an_ended_task_is_forgotten_after_its_days(autojump_clock: object)
     ):
         await store.create(task)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(forget_old, store, Config(retention_days=2.0))
+        nursery.start_soon(forget_old, store, lambda: Config(retention_days=2.0))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 

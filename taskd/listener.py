@@ -1,0 +1,98 @@
+"""Where connections come in: the sockets that systemd hands over, or else a socket of our own."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import trio
+
+from taskd import systemd
+from taskd.errors import ConfigError
+
+logger = logging.getLogger("taskd")
+
+
+@contextmanager
+def listeners(path: str, mode: int) -> Iterator[Sequence[trio.SocketListener]]:
+    """Listen on what was inherited, whatever its path and mode; where nothing was, on ``path`` with ``mode``.
+
+    An inherited socket is only closed at the end: systemd holds it too, and whoever connects waits in it.
+
+    Raises:
+        ConfigError: see ``systemd.inherited`` and ``listening``.
+    """
+    with ExitStack() as open_ones:
+        if inherited := systemd.inherited():
+            for sock in inherited:
+                open_ones.callback(sock.close)
+                if sock.getsockname() != path:
+                    logger.info("systemd has another socket for us; the setting, %s, is not used", path)
+            yield [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in inherited]
+        else:
+            yield [open_ones.enter_context(listening(path, mode))]
+
+
+def names(of: Sequence[trio.SocketListener]) -> str:
+    """The paths that they listen on, for people."""
+    return ", ".join(str(each.socket.getsockname()) for each in of)
+
+
+@contextmanager
+def listening(path: str, mode: int) -> Iterator[trio.SocketListener]:
+    """Listen on a Unix socket; a stale socket file is taken over, a live one is not. Unlinked at the end.
+
+    Raises:
+        ConfigError: somebody listens there, or it cannot be made.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        _remove_stale(path)
+        old = os.umask(0o777 & ~mode)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(old)
+        os.chmod(path, mode)
+        sock.listen(1024)
+    except OSError as error:
+        sock.close()
+        reason = "the path is too long" if "AF_UNIX path" in str(error) else error.strerror or str(error)
+        raise ConfigError(f"socket {path}", reason) from None
+    made = os.stat(path)
+    sock.setblocking(False)
+    try:
+        yield trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    finally:
+        sock.close()
+        try:
+            there = os.stat(path)
+            if (there.st_dev, there.st_ino) == (made.st_dev, made.st_ino):
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "the path exists and is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass
+    raise OSError(errno.EADDRINUSE, "another daemon listens there")
