@@ -95,6 +95,12 @@ class Config:
         unit="octal number",
         reload=False,
     )
+    socket_group: str = setting(
+        "group of the socket file, empty for the daemon's own, where systemd hands over none",
+        "",
+        unit="name",
+        reload=False,
+    )
     admins: tuple[str, ...] = setting(
         "users and %groups who may do everything, beside the daemon's own user", ("root",), unit="names"
     )

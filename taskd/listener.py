@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import grp
 import logging
 import os
 import socket
@@ -20,7 +21,7 @@ logger = logging.getLogger("taskd")
 
 
 @contextmanager
-def listeners(path: str, mode: int) -> Iterator[Sequence[trio.SocketListener]]:
+def listeners(path: str, mode: int, group: str = "") -> Iterator[Sequence[trio.SocketListener]]:
     """Listen on what was inherited, whatever its path and mode; where nothing was, on ``path`` with ``mode``.
 
     An inherited socket is only closed at the end: systemd holds it too, and whoever connects waits in it.
@@ -36,7 +37,7 @@ def listeners(path: str, mode: int) -> Iterator[Sequence[trio.SocketListener]]:
                     logger.info("systemd has another socket for us; the setting, %s, is not used", path)
             yield [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in inherited]
         else:
-            yield [open_ones.enter_context(listening(path, mode))]
+            yield [open_ones.enter_context(listening(path, mode, group))]
 
 
 def names(of: Sequence[trio.SocketListener]) -> str:
@@ -45,12 +46,18 @@ def names(of: Sequence[trio.SocketListener]) -> str:
 
 
 @contextmanager
-def listening(path: str, mode: int) -> Iterator[trio.SocketListener]:
+def listening(path: str, mode: int, group: str = "") -> Iterator[trio.SocketListener]:
     """Listen on a Unix socket; a stale socket file is taken over, a live one is not. Unlinked at the end.
 
+    ``group`` is the name of the file's group, empty for our own.
+
     Raises:
-        ConfigError: somebody listens there, or it cannot be made.
+        ConfigError: somebody listens there, it cannot be made, or there is no such group.
     """
+    try:
+        gid = grp.getgrnam(group).gr_gid if group else -1
+    except KeyError:
+        raise ConfigError("socket_group", f"there is no group {group!r}") from None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -60,6 +67,7 @@ def listening(path: str, mode: int) -> Iterator[trio.SocketListener]:
             sock.bind(path)
         finally:
             os.umask(old)
+        os.chown(path, -1, gid)
         os.chmod(path, mode)
         sock.listen(1024)
     except OSError as error:

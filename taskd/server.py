@@ -246,7 +246,7 @@ async def serve(
     server = Server(settings, service, XenApi(service))
     # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects
     # early waits in its queue.
-    with listener.listeners(settings.socket, int(settings.socket_mode, 8)) as sockets:
+    with listener.listeners(settings.socket, int(settings.socket_mode, 8), settings.socket_group) as sockets:
         await service.tokens.load()
         async with trio.open_nursery() as background:
             await background.start(registry.keep_revisions, store.reserve)

@@ -181,7 +181,7 @@ def test_a_reload_is_told_with_its_time_and_ends_with_ready(
     daemon.process.send_signal(signal.SIGHUP)
     said = manager.until("READY=1")
     assert said[-1][1].startswith("STATUS=the settings stay as they were: ")
-    assert "max_batch: expected int, got 'many'" in said[-1][1]
+    assert "max_batch: expected an integer, got 'many'" in said[-1][1]
 
 
 def test_without_a_manager_nobody_is_told() -> None:

@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import trio
 from taskd import access, peer, server
 from taskd.config import Config
 from taskd.dialects.xenapi import XenApi
+from taskd.errors import ConfigError
+from taskd.listener import listening
 from taskd.peer import Peer
 from taskd.server import Server
 from taskd.store.memory import MemoryStore
@@ -142,3 +145,16 @@ async def test_what_is_remembered_of_a_user_is_not_its_process(tmp_path: Path) -
         found = [await ours._caller(Peer(pid, NOBODY.pw_uid, NOBODY.pw_gid)) for pid in (1, 2)]
 
     assert [(caller.pid, caller.user) for caller in found] == [(1, "nobody"), (2, "nobody")]
+
+
+@as_root
+async def test_the_socket_has_the_mode_and_the_group_of_the_settings(daemon: Start) -> None:
+    async with daemon(socket_group=GROUP.gr_name, socket_mode="0620") as serving:
+        found = os.stat(serving.path)
+        assert (found.st_gid, stat.S_IMODE(found.st_mode)) == (GROUP.gr_gid, 0o620)
+
+
+async def test_a_group_that_is_none_is_a_reason_not_to_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="socket_group: there is no group 'nobody at all'"):
+        with listening(str(tmp_path / "s"), 0o660, "nobody at all"):
+            pass
