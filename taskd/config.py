@@ -11,40 +11,12 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import attrs
 
 from taskd.errors import ConfigError
-
-# Where root's daemon listens, keeps its state and reads its settings.
-SOCKET: Final = "/run/taskd/taskd.sock"
-STATE: Final = "/var/lib/taskd"
-FILE: Final = "/etc/taskd/taskd.toml"
-
-
-def _default_path(root: str, variable: str, fallback: str, name: str) -> str:
-    if os.geteuid() == 0:
-        return root
-    return str(Path(os.environ.get(variable) or Path(fallback).expanduser()) / "taskd" / name)
-
-
-def default_socket() -> str:
-    """Where the daemon listens and clients look when nothing else is said; no underscore of ours in it.
-
-    Never in a folder where others may make files: whoever is there first would be taken for the daemon.
-    """
-    return _default_path(SOCKET, "XDG_RUNTIME_DIR", "~/.local/state", "taskd.sock")
-
-
-def default_state() -> str:
-    return _default_path(STATE, "XDG_STATE_HOME", "~/.local/state", "").rstrip("/")
-
-
-def default_file() -> str:
-    return _default_path(FILE, "XDG_CONFIG_HOME", "~/.config", "taskd.toml")
-
+from taskd.places import default_file, default_socket, default_state
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from taskd import access, config, dialects, errors, operations
+from taskd import access, dialects, errors, operations, places
 from taskd.cli import exits
 from taskd.codec import dumps, schema
 from taskd.config import Config
@@ -25,7 +25,7 @@ README = Path(__file__).parent.parent / "README.rst"
 SETTINGS = README.parent / "systemd" / "taskd.toml"
 
 # What differs from one user to the next, as it is for root.
-ROOTS = {"socket": config.SOCKET, "state": config.STATE}
+ROOTS = {"socket": places.SOCKET, "state": places.STATE}
 
 
 def table(*rows: Sequence[str]) -> str:

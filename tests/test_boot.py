@@ -17,8 +17,8 @@ import attrs
 import pytest
 
 from taskd import client
-from taskd.config import SOCKET, STATE
 from taskd.errors import NoDaemon, Refused
+from taskd.places import SOCKET, STATE
 from tests.machine import CannotBoot, Machine, booted
 from tests.operations.conftest import image, loop_device
 from tests.process import PATIENCE

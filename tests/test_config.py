@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from taskd import config, server
+from taskd import config, places, server
 from taskd.config import Config
 from taskd.errors import ConfigError
 
@@ -57,4 +57,4 @@ def test_every_setting_has_a_sentence_and_is_used() -> None:
 
 def test_the_default_socket_has_no_underscore() -> None:
     """XenAPI's Python client turns every one of them into a slash."""
-    assert "_" not in config.default_socket().replace(str(Path.home()), "")
+    assert "_" not in places.default_socket().replace(str(Path.home()), "")

@@ -17,8 +17,8 @@ PACKAGE = Path(taskd.__file__).parent
 
 EVERYTHING = {
     "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access", "service",
-    "dialects", "rpc", "web", "wire", "connection", "config", "systemd", "listener", "reload", "peer", "server",
-    "client", "cli",
+    "dialects", "rpc", "web", "wire", "connection", "places", "config", "systemd", "listener", "reload", "peer",
+    "server", "client", "cli", "smapi",
 }  # fmt: skip
 
 # `taskd.__version__` may be imported by everybody; the tests are not part of the house.
@@ -41,16 +41,20 @@ ROOMS: dict[str, set[str]] = {
     "web": {"wire", "rpc", "dialects", "service", "model", "errors"},
     "wire": {"errors"},
     "connection": {"wire", "rpc", "web", "dialects", "service", "model", "errors"},
-    "config": {"errors"},
+    # What is where by default, for those who start too often to pay for all the settings.
+    "places": set(),
+    "config": {"places", "errors"},
     "systemd": {"errors"},
     # Where connections come in is systemd's socket or our own; nothing above needs to know which.
     "listener": {"systemd", "errors"},
     "reload": {"config", "systemd", "errors"},
     # The kernel's word on who is on a socket, before anything of ours has to do with it.
     "peer": set(),
-    "server": EVERYTHING - {"server", "client", "cli"},
+    "server": EVERYTHING - {"server", "client", "cli", "smapi"},
     "client": {"wire", "model", "states", "codec", "errors"},
-    "cli": {"client", "model", "states", "errors", "config"},
+    "cli": {"client", "model", "states", "errors", "places", "config"},
+    # The script that a toolstack starts for every call: all but `places` is imported where a call has failed.
+    "smapi": {"client", "model", "errors", "places"},
     "__init__": set(),
     "__main__": {"server"},
 }  # fmt: skip

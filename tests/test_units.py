@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from taskd import config
+from taskd import config, places
 from taskd.cli import units
 from taskd.config import Config
 from taskd.operations.command import CommandParams
@@ -67,16 +67,16 @@ def test_the_settings_file_holds_every_setting_at_its_default(tmp_path: Path) ->
     settings = config.load(str(whole), {})
 
     assert len(re.findall(r"^\w+ = ", whole.read_text(), re.MULTILINE)) == len(attrs.fields(Config))
-    assert settings == attrs.evolve(Config(), socket=config.SOCKET, state=config.STATE)
+    assert settings == attrs.evolve(Config(), socket=places.SOCKET, state=places.STATE)
     assert config.load(str(FOLDER / "taskd.toml"), {}) == Config()
 
 
 def test_the_units_say_what_the_code_says() -> None:
-    assert of("taskd.socket", "ListenStream") == [config.SOCKET]
+    assert of("taskd.socket", "ListenStream") == [places.SOCKET]
     assert of("taskd.socket", "SocketMode") == [Config().socket_mode]
-    assert of("taskd.service", "StateDirectory") == [config.STATE.removeprefix("/var/lib/")]
-    assert f"d {config.STATE} 0700" in (FOLDER / "taskd.tmpfiles").read_text()
-    assert f"d {os.path.dirname(config.SOCKET)} 0755" in (FOLDER / "taskd.tmpfiles").read_text()
+    assert of("taskd.service", "StateDirectory") == [places.STATE.removeprefix("/var/lib/")]
+    assert f"d {places.STATE} 0700" in (FOLDER / "taskd.tmpfiles").read_text()
+    assert f"d {os.path.dirname(places.SOCKET)} 0755" in (FOLDER / "taskd.tmpfiles").read_text()
     assert f"g {of('taskd.socket', 'SocketGroup')[0]} " in (FOLDER / "taskd.sysusers").read_text()
 
 

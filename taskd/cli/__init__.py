@@ -19,8 +19,8 @@ from taskd import __version__
 from taskd.cli import exits, options, say
 from taskd.cli.exits import Exit
 from taskd.cli.sentences import sentence
-from taskd.config import default_socket
 from taskd.errors import TaskdError
+from taskd.places import default_socket
 
 COMMANDS: Final = (
     *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),

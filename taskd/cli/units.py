@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import taskd
-from taskd.config import FILE
+from taskd.places import FILE
 
 UNITS: Final = "etc/systemd/system"
 DROP_INS: Final = f"{UNITS}/taskd.service.d"
