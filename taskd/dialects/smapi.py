@@ -221,6 +221,8 @@ async def _query(service: Service, caller: Caller, params: DbgParams) -> JSON:
         "features": [],
         "configuration": {},
         "required_cluster_stack": [],
+        # Required by newer xapi, unknown to older ones (plugin.ml); what is copied is not looked into.
+        "supported_image_formats": [],
     }
 
 

@@ -183,7 +183,7 @@ async def test_the_plugin_tells_what_it_is(daemon: Start) -> None:
 
     assert set(query) == {
         "plugin", "name", "description", "vendor", "copyright", "version", "required_api_version", "features",
-        "configuration", "required_cluster_stack",
+        "configuration", "required_cluster_stack", "supported_image_formats",
     }  # fmt: skip
     assert query["required_api_version"] == "5.0"
     assert "operation external: running=1\n" in diagnostics
