@@ -236,8 +236,8 @@ MUTANTS = (
     Mutant(
         "a secret of another token will do",
         "service/tokens.py",
-        "        return token if same and token is not None and _lasts(token) else None\n",
-        "        return token if token is not None and _lasts(token) else None\n",
+        "        if same and token is not None and _lasts(token):\n",
+        "        if token is not None and _lasts(token):\n",
         ACCESS,
     ),
     Mutant(
