@@ -5,8 +5,9 @@ envelope has a status of its own and a sentence: 404, 405 with ``Allow``, 415. A
 reply, a notification, is answered with 204.
 
 There is no ``Access-Control-Allow-Origin``, though xapi sends one: on a Unix socket are no browsers, and where
-somebody forwards it to a port, no web page shall read the answers. For the same reason a page of another origin
-gets no WebSocket where the kernel alone says who calls; where a token does, a page that has one may.
+somebody forwards it to a port, no web page shall read the answers, or do anything. So a request with an
+``Origin``, which browsers send with all that could, is refused where the kernel alone says who calls: any page
+could send it, and by its DNS be of the same origin. Where a token says who calls, a page that has one may.
 
 Dialects with paths of their own (``dialects.Face``) stand beside the table; the last segment of a path may be an
 id. Whoever must present a token and has none is answered with 401, in the dialect's own shape.
@@ -18,7 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Final, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import attrs
 import orjson
@@ -104,10 +105,14 @@ def socket(request: Request, site: Site, table: Paths) -> tuple[str, Response | 
     if isinstance(site.caller, Unauthenticated):
         # UCloud's bearers come with the calls.
         return kind, None if kind == FRAMES else _unauthenticated(site.caller)
-    origin = request.header("origin")
-    if site.caller.token is None and origin is not None and urlsplit(origin).netloc != request.header("host"):
-        return kind, sentence(403, "a page of another origin gets no WebSocket without a token")
-    return kind, None
+    return kind, _of_a_page(request, site)
+
+
+def _of_a_page(request: Request, site: Site) -> Response | None:
+    """The refusal of what a web page sends who has no token."""
+    if request.header("origin") is None or not isinstance(site.caller, Caller) or site.caller.token is not None:
+        return None
+    return sentence(403, "a web page gets no answer without a token: the request has an Origin")
 
 
 def _unauthenticated(error: Unauthenticated) -> Response:
@@ -134,6 +139,8 @@ async def respond(request: Request, site: Site, table: Paths) -> Response:
             else (", and a WebSocket (Upgrade: websocket and Connection: upgrade; a proxy must pass both on)")
         )
         return sentence(405, f"this path takes {allow[1]}{other}", allow)
+    if (refusal := _of_a_page(request, site)) is not None:
+        return refusal
     if request.header("content-encoding") not in {None, "identity"}:
         return sentence(415, "a body must come as it is, not compressed", ("Accept-Encoding", "identity"))
     try:
@@ -163,6 +170,7 @@ async def _faced(
     id = unquote(request.path.rpartition("/")[2], errors="replace")
     try:
         asked = Asked(site.service, site.known, _fields(request.query), request.body, id, language)
+        site.service.allow(asked.caller, "")
         reply = await answer(asked)
     except TaskdError as error:
         reply = face.refuse(error, language)

@@ -432,3 +432,19 @@ async def test_lists_show_what_is_ones_own_and_all_to_an_admin(world: World) -> 
     assert [t.id for t in await service.list(alice, Query(owner="bob"))] == [mine.id]
     assert await service.ids(bob) == [theirs.id]
     assert (await service.ids(ROOT))[-2:] == [mine.id, theirs.id]
+
+
+async def test_a_request_id_is_its_callers_own(world: World) -> None:
+    """A service that starts for others could otherwise read what they asked for, or answer in its place."""
+    start, ann = METHODS["Task.start"], user("ann")
+    services = [Caller(9, 9, 1, name, frozenset({"service"})) for name in ("backup", "mirror")]
+    params: dict[str, JSON] = {"operation": "external", "owner": "ann", "request_id": "nightly"}
+    found = []
+    for caller in (ann, *services, ann, *services):
+        made = await start(world.service, caller, params)
+        assert isinstance(made, dict)
+        found.append((made["id"], made["processor"]))
+
+    assert [processor for _, processor in found[:3]] == ["ann", "backup", "mirror"]
+    assert len({id for id, _ in found[:3]}) == 3
+    assert found[3:] == found[:3]

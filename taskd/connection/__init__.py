@@ -16,12 +16,11 @@ This is the error boundary of one connection: whatever a peer does ends at most 
 from __future__ import annotations
 
 import logging
-import math
 import re
 import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -30,22 +29,28 @@ import orjson
 import trio
 
 from taskd import rpc, web, wire
-from taskd.connection.context import Context, ForCaller
+from taskd.connection.context import Context, ForCaller, Limits
 from taskd.connection.frames import Frames
 from taskd.connection.streams import Opened, Subscriptions
 from taskd.dialects import Method
 from taskd.errors import InternalError, Unauthenticated, WireError, XenApiError
 from taskd.model import JSON, Caller
-from taskd.service import Service
+from taskd.service import OVER, Service
+
+__all__ = ["Connection", "Limits"]
 
 logger = logging.getLogger("taskd.connection")
 
-# Bytes per read.
-CHUNK: Final = 65536
+# Bytes per read: little, because what is read is cut into messages at one go, and thousands of the smallest fit in
+# it. A body or a long message takes some more reads.
+CHUNK: Final = 8192
 
 # Seconds between two looks whether a peer that waits for an answer is still there, when its socket is readable
 # for ever: it has closed its sending side, or sent what is not to be read yet.
 LOOK: Final = 1.0
+
+# Seconds that a connection which is to end has for what is being sent on it.
+PARTING: Final = 5.0
 
 # Seconds in which a peer that sends on after it was refused may come to read why.
 LINGER: Final = 1.0
@@ -55,19 +60,6 @@ PING: Final = 25.0
 
 # The calls of XenAPI that wait for something to happen (xen-api, ocaml/xapi/xapi_event.ml).
 WAITING: Final = re.compile(r"event[._](?:from|next)", re.IGNORECASE)
-
-
-@attrs.frozen
-class Limits:
-    """What one connection may cost (law L10); the numbers are ``config.Config``'s."""
-
-    max_message_bytes: int = 1024 * 1024
-    max_depth: int = 100
-    max_batch: int = 10_000
-    max_reply_bytes: int = 16 * 1024 * 1024
-    message_deadline_s: float = 30.0
-    requests_in_flight: int = 256
-    subscriptions_per_connection: int = 64
 
 
 @attrs.define(eq=False)
@@ -92,6 +84,7 @@ class Connection:
     _parting: tuple[int, str] = (1001, "")
     _sending: trio.Lock = attrs.field(factory=trio.Lock)
     _room: trio.Semaphore = attrs.field(init=False)
+    _life: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
     _stopping: bool = False
     _held: int = 0  # bytes of the replies that wait for their turn
@@ -116,26 +109,32 @@ class Connection:
         """Answer until the peer is done or gone; closes the stream."""
         try:
             async with self.stream:
-                async with trio.open_nursery() as watching:
-                    async with trio.open_nursery() as answering:
-                        await self._converse(answering, watching)
-                        if self._framing.websocket:  # it is closed on both sides: nobody reads what else there is
-                            answering.cancel_scope.cancel()
-                        if answering.child_tasks:
-                            watching.start_soon(self._watch, watching.cancel_scope)
-                    watching.cancel_scope.cancel()
-                if self._stopping:
-                    await self._part()
-                if self._framing.broken:
-                    await self._linger()
+                with self._life:
+                    await self._serve()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             logger.debug("%r went away", self.caller)
         except* Exception:
             logger.exception("the connection of %r failed", self.caller)
 
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as watching:
+            async with trio.open_nursery() as answering:
+                await self._converse(answering, watching)
+                if self._framing.websocket:  # it is closed on both sides: nobody reads what else there is
+                    answering.cancel_scope.cancel()
+                if answering.child_tasks:
+                    watching.start_soon(self._watch, watching.cancel_scope)
+            watching.cancel_scope.cancel()
+        if self._stopping:
+            await self._part()
+        if self._framing.broken:
+            await self._linger()
+
     def stop(self, code: int = 1001, reason: str = "the daemon stops") -> None:
         """Read no more, wait no more; a quick call under way is still answered. A WebSocket's peer is told why."""
         self._stopping, self._parting = True, (code, reason)
+        # What is being sent may be finished, by a peer that reads; nobody is waited for.
+        self._life.deadline = min(self._life.deadline, trio.current_time() + PARTING)
         self._subscriptions.end()
         for scope in self._interruptible:
             scope.cancel()
@@ -173,8 +172,9 @@ class Connection:
             messages = framing.receive(data)
             spoken = spoken or bool(messages)
             waiting = deque(messages)
-            while waiting:
+            while waiting and not self._stopping:
                 message = waiting.popleft()
+                await trio.lowlevel.checkpoint()  # whatever it is, others have their turn
                 if isinstance(message, wire.Request) and message.websocket:
                     waiting.extend(await self._upgrade(message, watching))
                 else:
@@ -199,10 +199,10 @@ class Connection:
                 await self._send(rpc.refuse(message))
             case _ if self._frames is not None:
                 await self._admit()
-                answering.start_soon(self._later, partial(self._frames.answer, message))
+                answering.start_soon(self._later, self._frames.begin(message))
             case _ if self._is_long(message):
                 await self._admit()
-                answering.start_soon(self._later, partial(self._answer, message, answering))
+                answering.start_soon(self._later, partial(self._answer, rpc.reduced(message), answering))
             case _:
                 await self._answer(message, answering)
 
@@ -217,8 +217,11 @@ class Connection:
         await self.stream.send_all(data)
         watching.start_soon(self._keep_alive)
         if kind == web.FRAMES:
-            self._frames = Frames(self.service, partial(self._who, site.caller), self._tell, self._subscriptions)
+            who = partial(self._who, site.caller)
+            self._frames = Frames(self.service, who, self._tell, self._say, self._subscriptions)
             watching.start_soon(self._frames.keep_alive)
+            if isinstance(site.caller, Unauthenticated):
+                watching.start_soon(self._expect_a_bearer, self._frames)
         else:
             self.caller = site.known
         if isinstance(site.caller, Caller):
@@ -232,6 +235,12 @@ class Connection:
             raise otherwise
         return otherwise
 
+    async def _expect_a_bearer(self, frames: Frames) -> None:
+        """A proxy's WebSocket without a token is nobody's: it must bring one as soon as a first message."""
+        await trio.sleep(self.limits.message_deadline_s)
+        if not frames.known:
+            self.stop(1008, f"no bearer came within {self.limits.message_deadline_s} seconds")
+
     async def _keep_alive(self) -> None:
         """Ping, so that no proxy takes a WebSocket for dead on which nothing happens. Never returns."""
         while True:
@@ -240,9 +249,8 @@ class Connection:
 
     async def _withdraw(self, caller: Caller) -> None:
         """Close the WebSocket when the token that it was opened with does not count any more."""
-        with self.service.tokens.held(caller):
-            await trio.sleep(math.inf)  # it does end, with that scope
-        self.stop(1008, "the token is not valid any more")
+        await self.service.tokens.withdrawn(caller)
+        self.stop(1008, OVER)
 
     def _is_long(self, message: JSON) -> bool:
         return any(map(self._waits, rpc.methods_in(message)))
@@ -255,14 +263,14 @@ class Connection:
 
     async def _later(self, answer: Callable[[], Awaitable[None]]) -> None:
         try:
-            with self._until_stopped():
-                await answer()
+            await answer()
         finally:
             self._room.release()
 
     async def _answer(self, message: JSON, answering: trio.Nursery) -> None:
-        opened = Opened(self._subscriptions)
-        reply = await self._reply(message, Context(self.caller, opened))
+        opened, reply = Opened(self._subscriptions), None
+        with self._until_stopped() if self._is_long(message) else nullcontext():  # what is being sent is not cut
+            reply = await self._reply(message, Context(self.caller, opened))
         if reply is not None:
             await self._say(reply)
         for each in opened.streams:
@@ -327,7 +335,7 @@ class Connection:
         if waiting.cancelled_caught:
             raise trio.BrokenResourceError
         if held.cancelled_caught:
-            raise Unauthenticated("the token is not valid any more")
+            raise Unauthenticated(OVER)
         if isinstance(outcome, XenApiError):
             raise outcome
         return outcome

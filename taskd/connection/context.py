@@ -1,4 +1,4 @@
-"""What a method is called with: who calls, and what can be carried to them beside the reply."""
+"""What a method is called with: who calls, what is carried to them beside the reply, and what it may cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from taskd import rpc
 from taskd.dialects import Channel
 from taskd.model import JSON, Caller
 from taskd.service import Service
+
+
+@attrs.frozen
+class Limits:
+    """What one connection may cost (law L10); the numbers are ``config.Config``'s."""
+
+    max_message_bytes: int = 1024 * 1024
+    max_depth: int = 100
+    max_batch: int = 10_000
+    max_reply_bytes: int = 16 * 1024 * 1024
+    message_deadline_s: float = 30.0
+    requests_in_flight: int = 256
+    subscriptions_per_connection: int = 64
 
 
 @attrs.frozen(eq=False)

@@ -8,99 +8,125 @@ with the same stream id, and a ``listen`` whose token is withdrawn is told so (4
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
-from taskd.connection.streams import Send, Subscriptions
-from taskd.dialects import ucloud
+from taskd.connection.streams import Following, Send, Subscriptions
+from taskd.dialects import Reply, ucloud
 from taskd.errors import InternalError, TaskdError, Unauthenticated
 from taskd.model import JSON, Caller
-from taskd.service import Service
+from taskd.service import OVER, Service
 
 logger = logging.getLogger("taskd.connection")
 
 # Seconds between two signs of life, as the original's.
 EVERY: Final = 60.0
 
+# The longest name of a stream, in characters: it is in each of its messages.
+STREAM_ID: Final = 256
+
 
 @attrs.define(eq=False)
 class Frames:
-    """The calls of one peer. ``who`` tells who calls with a bearer, None for none; ``send`` sends messages."""
+    """The calls of one peer. ``who`` tells who calls with a bearer, None for none.
+
+    ``send`` sends messages, and ``say`` a reply, of which there may be only so many bytes waiting. ``known``: a
+    call has come with a good bearer, or from somebody who needs none.
+    """
 
     service: Service
     who: Callable[[str | None], Caller]
     send: Send
+    say: Callable[[JSON], Awaitable[None]]
     subscriptions: Subscriptions
+    known: bool = False
 
-    async def answer(self, message: JSON) -> None:
-        """Answer one frame, with a response or, for a ``listen``, with messages until it ends."""
+    def begin(self, message: JSON) -> Callable[[], Awaitable[None]]:
+        """What is to be done for one frame; of the frame it keeps no more than that needs.
+
+        It answers with a response or, for a ``listen``, with messages until that ends.
+        """
         call = ucloud.FrameCall.parse(message)
         if call is None:
             match message:
-                case {"streamId": str(stream_id)}:  # the original says nothing, which helps nobody
-                    await self.send([ucloud.response(stream_id, ucloud.NO_CALL)], _always)
-            return
+                case {"streamId": str(stream_id)} if len(stream_id) <= STREAM_ID:
+                    # The original says nothing, which helps nobody.
+                    return partial(self._respond, stream_id, ucloud.NO_CALL)
+            return _nothing
+        if len(call.stream_id) > STREAM_ID:
+            return _nothing
         try:
             caller = self.who(call.bearer)
+            self.known = True
             listening = ucloud.STREAMS.get(call.call)
-            if listening is not None:
-                await self._listen(caller, call, listening)
-                return
-            reply = await ucloud.call(self.service, caller, call.call, call.payload)
+            if listening is None:
+                return partial(self._answer, caller, call)
+            told = listening(self.service, caller, call.payload)
+            return partial(self._listen, caller, call.stream_id, told)
         except TaskdError as error:
-            reply = ucloud.refuse_frame(error)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise
-        except Exception:
-            logger.exception("%s failed unforeseen", call.call)
-            reply = ucloud.refuse_frame(InternalError())
-        await self.send([ucloud.response(call.stream_id, reply)], _always)
+            return partial(self._respond, call.stream_id, ucloud.refuse_frame(error))
 
-    async def _listen(self, caller: Caller, call: ucloud.FrameCall, listening: ucloud.Listen) -> None:
-        """Tell, until another stream takes the id.
+    async def _respond(self, stream_id: str, reply: Reply) -> None:
+        await self.say(ucloud.response(stream_id, reply))
 
-        Raises:
-            InvalidRequest, PermissionDenied: nothing was told.
-            TooManySubscriptions: nothing was told.
-            Unauthenticated: the token was withdrawn, or its time is over.
-        """
-        told = listening(self.service, caller, call.payload)
-        name, following = self.subscriptions.add(call.stream_id)
-        withdrawn = False
-        fault: Exception | None = None
+    async def _answer(self, caller: Caller, call: ucloud.FrameCall) -> None:
+        await self._respond(call.stream_id, await ucloud.call(self.service, caller, call.call, call.payload))
 
-        async def withdraw() -> None:
-            nonlocal withdrawn
-            with self.service.tokens.held(caller):
-                await trio.sleep(math.inf)  # it does end, with that scope
-            withdrawn = True
-            following.end()
+    async def _listen(
+        self, caller: Caller, stream_id: str, told: AsyncGenerator[Mapping[str, JSON], None]
+    ) -> None:
+        """Tell, until another stream takes the id, or the token does not count any more."""
+        try:
+            name, following = self.subscriptions.add(stream_id)
+        except TaskdError as error:
+            await self._respond(stream_id, ucloud.refuse_frame(error))
+            return
+        fault: TaskdError | None = None
 
         async def tell() -> None:
             nonlocal fault
             try:
                 async with aclosing(told):
                     async for update in told:
-                        await following.send(self.send, ucloud.message(call.stream_id, update))
-            except Exception as error:  # raised again below, where no nursery wraps it
+                        await following.send(self.send, ucloud.message(stream_id, update))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise
+            except TaskdError as error:
                 fault = error
+            except Exception:
+                logger.exception("a listen of %r failed unforeseen", caller)
+                fault = InternalError()
 
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(withdraw)
+            if caller.token is None:
                 await following.run(tell)
-                nursery.cancel_scope.cancel()
+            elif await self._while_held(caller, following, tell):
+                fault = Unauthenticated(OVER)
         finally:
             self.subscriptions.done(name, following)
         if fault is not None:
-            raise fault
-        if withdrawn:
-            raise Unauthenticated("the token is not valid any more")
+            await self._respond(stream_id, ucloud.refuse_frame(fault))
+
+    async def _while_held(self, caller: Caller, following: Following, tell: Callable[[], Awaitable[None]]) -> bool:
+        """Tell as long as the caller's token counts; whether that was the end of it."""
+        withdrawn = False
+
+        async def withdraw() -> None:
+            nonlocal withdrawn
+            await self.service.tokens.withdrawn(caller)
+            withdrawn = True
+            following.end()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(withdraw)
+            await following.run(tell)
+            nursery.cancel_scope.cancel()
+        return withdrawn
 
     async def keep_alive(self) -> None:
         """Now and then a frame that every client passes over. Never returns."""
@@ -111,3 +137,7 @@ class Frames:
 
 def _always() -> bool:
     return True
+
+
+async def _nothing() -> None:
+    """What is no call is passed over."""

@@ -117,7 +117,7 @@ async def answer(
                 reply = await _answer_one(member, methods, context, positional)
             else:
                 reply = await _answer_one(member, _Full(max_reply_bytes), context, None)
-            replies[place] = reply
+            replies[place], message[place] = reply, None  # what is answered need not be kept for the others
             size += len(orjson.dumps(reply))
             # A member that waited for nothing must not keep the rest of the daemon waiting.
             await trio.lowlevel.checkpoint()
@@ -145,6 +145,15 @@ class _Full(dict[str, Call]):
 def refuse(error: TaskdError) -> JSON:
     """The reply to what is no request at all, so that neither its version nor its id is known."""
     return _failure(error, None, v1=False)
+
+
+def reduced(message: JSON) -> JSON:
+    """``message`` without members that no envelope has: for whoever keeps it, for they may be large."""
+    if isinstance(message, list):
+        return [reduced(member) if isinstance(member, dict) else member for member in message]
+    if not isinstance(message, dict):
+        return message
+    return {name: message[name] for name in ("jsonrpc", "method", "params", "id") if name in message}
 
 
 def methods_in(message: JSON) -> frozenset[str]:

@@ -34,11 +34,11 @@ from taskd.service import bounds, destroying, notes
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
 from taskd.service.report import Report, joined, reported
-from taskd.service.tokens import Tokens
+from taskd.service.tokens import OVER, Tokens
 from taskd.states import Event, State, after
 from taskd.store import Query, Store
 
-__all__ = ["PROCESSOR", "Change", "End", "Feed", "Live", "Query", "Report", "Service", "gated", "of"]
+__all__ = ["OVER", "PROCESSOR", "Change", "End", "Feed", "Live", "Query", "Report", "Service", "gated", "of"]
 
 # What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
 # No user can have this name: a colon ends it in the list of users.
@@ -64,7 +64,8 @@ class Service:
     )
 
     def allow(self, caller: Caller, method: str) -> None:
-        """The gate of every method; raises Unauthenticated and PermissionDenied."""
+        """The gate of every method. Raises PermissionDenied, and Unauthenticated, also of a token taken back."""
+        self.tokens.check(caller)
         access.check_call(caller, method)
 
     async def newest(self, id: str) -> Task | None:
@@ -91,7 +92,8 @@ class Service:
     ) -> Task:
         """Make a task and start it; it is on disk when this returns.
 
-        A ``request_id`` that the owner used before returns the task it made then, whatever else is asked.
+        A ``request_id`` that the caller used before for that owner returns the task it made then, whatever else
+        is asked.
         ``deadline_s`` is seconds from now until the task fails with DEADLINE_EXCEEDED unless it is committed.
         ``parent`` is the id of a task that this one is said to be a part of, ``annotations`` are its first notes,
         ``status`` what its producer says of it first.
@@ -106,6 +108,10 @@ class Service:
         named = {"label": label, "description": description, "owner": owner, "request_id": request_id, "dbg": dbg}
         bounds.texts(self.max_text, {**named, "status": status})
         access.check_start(caller, owner, operation, kind.roles)
+        if request_id is not None:
+            # Two callers' ids are two ids: what one asked for is not to be had, or passed off, by the other's. No
+            # user has a NUL in its name.
+            request_id = f"{caller.user}\0{request_id}"
         if request_id is not None and (made := await self.store.requested(owner, request_id)) is not None:
             return await self.newest(made.id) or made
         if request_id is not None and destroy_on_finish:

@@ -41,6 +41,12 @@ HELD: Final = re.compile(r"taskd_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")
 # Seconds that a token may be good for, where that is limited at all: what is longer was not meant.
 LONGEST: Final = 100 * 365.25 * 86400
 
+# Seconds between two looks at the time of a token that something goes on under.
+AGAIN: Final = 60.0
+
+# What whoever came by a token that counts no more is told.
+OVER: Final = "the token is not valid any more"
+
 # No secret has it, and comparing with it takes as long as with any other.
 _DUMMY: Final = secrets.token_hex(32)
 
@@ -95,6 +101,17 @@ class Tokens:
         logger.info("a token was refused: %s", f"its id is {id}" if id else "it has not the form of one")
         return None
 
+    def check(self, caller: Caller) -> None:
+        """Whoever came by a token is asked about it for each call: it may have been taken back since.
+
+        Raises:
+            Unauthenticated: it was, or its time is over.
+        """
+        if caller.token is not None:
+            token = self._tokens.get(caller.token)
+            if token is None or not _lasts(token):
+                raise Unauthenticated(OVER)
+
     @contextmanager
     def held(self, caller: Caller) -> Iterator[trio.CancelScope]:
         """Around whatever goes on for long under a caller's name: the scope is cancelled when the token that the
@@ -117,6 +134,17 @@ class Tokens:
                 scopes.discard(scope)
                 if not scopes and self._under.get(caller.token) is scopes:
                     del self._under[caller.token]
+
+    async def withdrawn(self, caller: Caller) -> None:
+        """Wait until the caller's token does not count any more; for ever, for one who came by none.
+
+        The clock of the wall, by which a token's time goes, may be set meanwhile: it is looked at again.
+        """
+        while True:
+            with self.held(caller) as scope:
+                await trio.sleep(AGAIN)
+            if scope.cancelled_caught:
+                return
 
     # Verbs, for admins.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import trio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import unix_connect
 
+from tests.bench import ROOT
 from tests.process import PATIENCE, DaemonProcess
 from tests.server.conftest import Daemon, Peer, Start
 from tests.server.sockets import Socket, opened
@@ -240,9 +243,41 @@ async def test_a_websocket_that_may_not_be_is_refused_with_a_status(
         assert refused.value.response.status_code == status
 
 
-async def test_a_page_of_the_same_origin_gets_a_websocket(daemon: Start) -> None:
-    async with daemon() as running, opened(running.path, additional_headers={"Origin": "http://taskd"}) as socket:
-        assert await socket.call("Task.ls") == []
+async def test_a_web_page_does_nothing_where_the_kernel_says_who_calls(daemon: Start) -> None:
+    """Any page could send it, to whatever forwards the socket; and by its DNS be of the same origin."""
+    body = b'{"jsonrpc": "2.0", "method": "Task.start", "params": {"operation": "external"}, "id": 1}'
+    async with daemon() as running, running.peer() as peer:
+        for line in (b"POST /jsonrpc", b"PUT /api/tasks", b"POST /", b"GET /koodrive/ose/v1/task/list"):
+            for origin in (b"https://evil.example", b"http://taskd", b"null", b"http://[::1"):
+                head = b"%s HTTP/1.1\r\nHost: taskd\r\nOrigin: %s\r\n" % (line, origin)
+                await peer.send(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+                data = b""
+                with trio.fail_after(20):
+                    while b"has an Origin\n" not in data:
+                        data += await peer.stream.receive_some()
+                assert data.startswith(b"HTTP/1.1 403 ")
+        assert await running.service.ids(ROOT) == []
+
+
+async def test_a_page_that_has_a_token_gets_a_websocket(daemon: Start) -> None:
+    proxy = pwd.getpwuid(os.geteuid()).pw_name
+    async with daemon(proxies=(proxy,)) as running:
+        _, secret = await running.service.tokens.add(ROOT, "ann", ["user"])
+        headers = {"Origin": "https://front.example", "Authorization": f"Bearer {secret}"}
+        async with opened(running.path, additional_headers=headers) as socket:
+            assert await socket.call("Task.ls") == []
+
+
+async def test_a_proxys_websocket_that_brings_no_bearer_is_closed(daemon: Start) -> None:
+    """Strangers without a token could otherwise take all the connections that a proxy may have."""
+    proxy = pwd.getpwuid(os.geteuid()).pw_name
+    async with daemon(proxies=(proxy,), message_deadline_s=0.3) as running, running.peer() as peer:
+        await peer.send(HANDSHAKE % b"/api/tasks")
+        data = b""
+        with trio.fail_after(60):
+            while more := await peer.stream.receive_some():
+                data += more
+        assert b"no bearer came within 0.3 seconds" in data
 
 
 HANDSHAKE = (
