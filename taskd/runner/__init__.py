@@ -42,6 +42,7 @@ from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, descri
 from taskd.runner.journal import do, residue_of
 from taskd.runner.log import numbered
 from taskd.runner.operation import Answer, Handle, Operation, Verb
+from taskd.runner.rights import acting, in_thread
 from taskd.states import Event, State, after
 from taskd.store import Store
 
@@ -271,17 +272,18 @@ class Runner:
         if operation is None or operation.targets is None:
             return
         params = self.structure(live.task.params, operation.params)
-        look = partial(trio.to_thread.run_sync, operation.targets, params)
-        if live.task.journal:
-            self._claims.hold(live.task.id, await look())
-        else:
-            await self._claims.take(live.task.id, look)
+        look = partial(in_thread, operation.targets, params)
+        with acting(live.task.rights):
+            if live.task.journal:
+                self._claims.hold(live.task.id, await look())
+            else:
+                await self._claims.take(live.task.id, look)
 
     async def _run(self, live: Live, operation: Operation | None) -> None:
         if operation is None or operation.run is None:
             raise OperationMissing(live.task.operation)
         handle = TaskHandle(self, live, operation)
-        with contained():
+        with contained(), acting(live.task.rights):
             params = self.structure(live.task.params, operation.params)
             result = await operation.run(params, handle)
         if live.task.state is State.RUNNING:
