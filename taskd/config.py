@@ -42,8 +42,11 @@ def default_file() -> str:
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+# What each string of a list must be, and how that is said.
 # A user, or a group as sudoers(5) writes it. In no name is what ends one in the tables of both, or a line there.
-NAME = re.compile(r"%?[^%:\x00-\x1f][^:\x00-\x1f]*")
+NAMES = (re.compile(r"%?[^%:\x00-\x1f][^:\x00-\x1f]*"), "names of users, and of groups after a %")
+FOLDERS = (re.compile(r"(?:/(?!\.\.?(?:/|$))[^/\x00]+)+"), "absolute paths of folders, without a slash at the end")
+LIMITS = (re.compile(r"[^=\s]+=[1-9][0-9]{0,8}"), "limits of at least 1, such as copy=4")
 
 
 def setting(
@@ -53,8 +56,9 @@ def setting(
     factory: Any = None,
     least: float | None = None,
     most: float | None = None,
+    each: tuple[re.Pattern[str], str] | None = None,
 ) -> Any:
-    metadata = {"doc": doc, "least": least, "most": most}
+    metadata = {"doc": doc, "least": least, "most": most, "each": each}
     if factory is not None:
         return attrs.field(factory=factory, metadata=metadata)
     return attrs.field(default=default, metadata=metadata)
@@ -69,12 +73,18 @@ class Config:
     log_level: str = setting("least severity to log: debug, info, warning or error", "info")
     socket_mode: str = setting("permissions of the socket file, octal", "0660")
     admins: tuple[str, ...] = setting(
-        "users and %groups who may do everything, beside the daemon's own user", ("root",)
+        "users and %groups who may do everything, beside the daemon's own user", ("root",), each=NAMES
     )
-    services: tuple[str, ...] = setting("users and %groups who may start tasks for other owners", ())
+    services: tuple[str, ...] = setting("users and %groups who may start tasks for other owners", (), each=NAMES)
     proxies: tuple[str, ...] = setting(
         "users and %groups who pass on the calls of others: each must bring a token, without one they are nobody",
         (),
+        each=NAMES,
+    )
+    roots: tuple[str, ...] = setting(
+        "folders beneath which who comes by a token may copy, with the rights of the user a folder belongs to",
+        (),
+        each=FOLDERS,
     )
     max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024)
     max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200)
@@ -110,9 +120,10 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
         value = tuple(value)
         if not all(isinstance(each, str) for each in value):
             raise ConfigError(where, "expected a list of strings")
+        pattern, sentence = field.metadata["each"]
         for each in value:
-            if not NAME.fullmatch(each):
-                raise ConfigError(where, f"expected names of users, and of groups after a %, got {each!r}")
+            if not pattern.fullmatch(each):
+                raise ConfigError(where, f"expected {sentence}, got {each!r}")
     elif type(value) is not (tuple if get_args(kind) else kind):
         raise ConfigError(where, f"expected {kind.__name__}, got {value!r}")
     least = field.metadata["least"]

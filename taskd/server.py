@@ -246,6 +246,7 @@ async def serve(
         tasks_per_owner=settings.tasks_per_owner,
         max_text=settings.max_text,
         max_result_bytes=settings.max_result_bytes,
+        roots=settings.roots,
     )
     server = Server(settings, service, XenApi(service))
     # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects

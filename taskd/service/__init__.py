@@ -30,6 +30,7 @@ from taskd.registry import Change, Feed, Live, Registry
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
 from taskd.service import bounds, notes
+from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
 from taskd.service.report import Report, joined, reported
@@ -48,7 +49,7 @@ PROCESSOR = "taskd:"
 class Service:
     """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10.
 
-    ``tokens`` has the verbs about tokens.
+    ``roots`` are the folders that who comes by a token may act beneath. ``tokens`` has the verbs about tokens.
     """
 
     store: Store
@@ -58,6 +59,7 @@ class Service:
     tasks_per_owner: int = 10_000
     max_text: int = 4096
     max_result_bytes: int = 65536
+    roots: tuple[str, ...] = ()
     host: str = attrs.field(factory=socket.gethostname)
     tokens: Tokens = attrs.field(
         default=attrs.Factory(lambda own: Tokens(own.store, own.max_text), takes_self=True)
@@ -111,7 +113,8 @@ class Service:
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
         with self.registry.claimed(owner, self.tasks_per_owner):
-            await check(kind, structured)
+            rights = await rights_of(caller, kind, structured, self.roots)
+            await check(kind, structured, rights)
             task = Task(
                 id=str(uuid.uuid4()),
                 operation=operation,
@@ -127,6 +130,7 @@ class Service:
                 deadline_s=deadline_s,
                 destroy_on_finish=destroy_on_finish,
                 parent=parent,
+                rights=rights,
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
