@@ -106,11 +106,23 @@ class Config:
     connections_per_user: int = setting("most connections of one user id at a time", 1024, least=1)
     requests_in_flight: int = setting("most waiting calls of one connection at a time", 256, least=1)
     tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1)
-    running_tasks: int = setting("most operations that run at a time; the rest is queued", 64, least=1)
+    running_tasks: int = setting("most tasks that run at a time; the rest is queued", 64, least=1)
+    running_per_owner: int = setting("most tasks of one owner that run at a time", 32, least=1)
+    running_per_operation: tuple[str, ...] = setting(
+        "most tasks of an operation that run at a time, such as copy=4, where it has a limit of its own",
+        (),
+        each=LIMITS,
+    )
     log_lines: int = setting("newest lines kept of each task's log", 10_000, least=1)
     retention_days: float = setting("days after which an ended task is forgotten", 30.0, least=0)
     retention_count: int = setting("most ended tasks that are remembered", 1_000_000, least=0)
     stop_grace_s: float = setting("seconds that calls in flight get when the daemon stops", 5.0, least=0)
+
+    @property
+    def operation_limits(self) -> dict[str, int]:
+        """``running_per_operation`` by name of the operation; said twice, the last counts."""
+        pairs = (limit.rsplit("=", 1) for limit in self.running_per_operation)
+        return {name: int(number) for name, number in pairs}
 
 
 def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> Any:

@@ -153,6 +153,8 @@ class Task:
     state: State = State.QUEUED
     cancellable: bool = True
     cancel_requested: bool = False
+    # What a queued task waits for, in words; kept in memory only.
+    waits_for: str | None = None
     progress: Progress = Progress()
     status: str | None = None
     speeds: tuple[Speed, ...] = ()

@@ -237,6 +237,8 @@ async def serve(
         workspace,
         log_lines=settings.log_lines,
         running_tasks=settings.running_tasks,
+        running_per_owner=settings.running_per_owner,
+        running_per_operation=settings.operation_limits,
     )
     service = Service(
         store,

@@ -38,7 +38,7 @@ class Live:
     ``lock`` is held by whoever decides the next durable change, from looking to having shown it. ``stored``
     is the state on disk. ``cancel_asked`` is set the moment a cancel is accepted, ahead of its durable note.
     ``progress`` is ahead of ``task.progress`` by what has not been shown yet, ``reported`` says that a place
-    to show it is taken; ``heard_at`` is when an
+    to show it is taken; ``waits_for`` is what a queued task waits for; ``heard_at`` is when an
     external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed
     although it could not end.
     """
@@ -49,6 +49,7 @@ class Live:
     scope: trio.CancelScope | None = None
     lock: trio.Lock = attrs.field(factory=trio.Lock)
     progress: Progress = attrs.field(init=False)
+    waits_for: str | None = None
     log_end: int = 0
     heard_at: float = 0.0
     forgotten: bool = False
@@ -62,7 +63,7 @@ class Live:
         self.progress = self.task.progress
 
     def _show(self, task: Task) -> None:
-        self.task = attrs.evolve(task, progress=self.progress)
+        self.task = attrs.evolve(task, progress=self.progress, waits_for=self.waits_for)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -107,6 +108,8 @@ class Registry:
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _owned: Counter[str] = attrs.field(factory=Counter)
+    # By owner, the ids of the ended tasks that still owe an undo.
+    _owing: dict[str, set[str]] = attrs.field(factory=dict)
     _tickets: deque[Ticket] = attrs.field(factory=deque)
     _next: int = 1
     _ceiling: int = 1
@@ -118,6 +121,7 @@ class Registry:
         return self._next - 1
 
     def add(self, live: Live) -> None:
+        self._settled(live.task)
         self._alive[live.task.id] = live
         self._owned[live.task.owner] += 1
         if live.task.parent is not None:
@@ -134,15 +138,25 @@ class Registry:
         """Let go of a task that has ended; whoever watches it has its last snapshot."""
         if self._alive.pop(live.task.id, None) is not None:
             self._let_go(live.task.owner)
+            if live.task.journal:
+                self._owing.setdefault(live.task.owner, set()).add(live.task.id)
+
+    def _settled(self, task: Task) -> None:
+        owing = self._owing.get(task.owner, set())
+        owing.discard(task.id)
+        if not owing:
+            self._owing.pop(task.owner, None)
 
     @contextmanager
     def claimed(self, owner: str, limit: int) -> Iterator[None]:
         """While a task is being made, count it: many made at once must not pass the limit together.
 
+        What owes an undo counts too: else an owner could make tasks without end whose undo the owner prevents.
+
         Raises:
             TooManyTasks: the owner has ``limit`` already.
         """
-        if self._owned[owner] >= limit:
+        if self._owned[owner] + len(self._owing.get(owner, ())) >= limit:
             raise TooManyTasks(limit)
         self._owned[owner] += 1
         try:
@@ -237,6 +251,7 @@ class Registry:
     def forget(self, tasks: Iterable[Task]) -> None:
         """These tasks are destroyed, durably: show that."""
         for task in tasks:
+            self._settled(task)
             ticket = self.take(None)
             ticket.gone = True
             self.show(ticket, task)
