@@ -8,7 +8,8 @@ The law:
   started; one that cannot go yet does not hold up the next.
 - No two tasks run on one target (``claims``), and of one owner's tasks on a target the first goes first. A task
   has neither slot nor target while it waits: it keeps nobody waiting before it has its turn.
-- What a task waits for is told, and holds true as long as it is told.
+- What a task waits for is told, and holds true as long as it is told. (That its target is looked at takes a
+  moment, and is not.)
 - A cancel takes a task out of the line, wherever it stands.
 """
 

@@ -46,7 +46,10 @@ class Handle(Protocol):
 
     @property
     def workspace(self) -> str:
-        """A folder of the daemon's own, on durable storage, for files that a journal names."""
+        """A folder of the daemon's own, on durable storage, for files that a journal names.
+
+        It is reached with the daemon's rights (``taskd.runner.rights.own``).
+        """
 
     async def journal(self, verb: str, **args: JSON) -> None:
         """Record, durably, the step that undoes what is done next.

@@ -8,6 +8,9 @@ The law (an operation is no confused deputy):
   a restart: they are kept with the task.
 - What is the daemon's own (its workspace) is touched inside ``own``, or ``acting`` with None.
 
+What rights do not keep anybody from is the daemon's own process: /proc/self is it. ``operations.image.paths``
+walks to files so that nobody gets there.
+
 A task without ``Rights`` is an admin's, and acts with those of the daemon. Code that enters a thread by another
 road than these also does, and so does all that runs on the event loop.
 """

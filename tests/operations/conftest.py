@@ -30,7 +30,7 @@ OPERATIONS: Mapping[str, Operation] = {"copy": copy.OPERATION}
 # Users of whom the tables of this machine know nothing.
 USER, OTHER = user("60001", 60001), user("60002", 60002)
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and loop devices need root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, loop devices and other users' rights need root")
 
 
 @attrs.frozen(eq=False)
