@@ -20,8 +20,14 @@ from taskd.places import default_file, default_socket, default_state
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+# What each string of a list must be, and how that is said.
 # A user, or a group as sudoers(5) writes it. In no name is what ends one in the tables of both, or a line there.
-NAME = re.compile(r"%?[^%:,\"'\[\]\s\x00-\x1f]([^:,\"'\[\]\x00-\x1f]*[^:,\"'\[\]\s\x00-\x1f])?")
+NAMES = (
+    re.compile(r"%?[^%:,\"'\[\]\s\x00-\x1f]([^:,\"'\[\]\x00-\x1f]*[^:,\"'\[\]\s\x00-\x1f])?"),
+    "names of users, and of groups after a %",
+)
+FOLDERS = (re.compile(r"(?:/(?!\.\.?(?:/|$))[^/\x00]+)+"), "absolute paths of folders, without a slash at the end")
+LIMITS = (re.compile(r"[^=\s]+=[1-9][0-9]{0,8}"), "limits of at least 1, such as copy=4")
 
 # As the vendor's table of fields has them, or as its example does; nobody knows which is sent.
 KOODRIVE_WIRES = ("table", "example")
@@ -36,9 +42,10 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     reload: bool = True,
+    each: tuple[re.Pattern[str], str] | None = None,
 ) -> Any:
     """A field of ``Config``. ``reload``: a running daemon takes a new value (``reload.reload``)."""
-    metadata = {"doc": doc, "unit": unit, "least": least, "most": most, "reload": reload}
+    metadata = {"doc": doc, "unit": unit, "least": least, "most": most, "reload": reload, "each": each}
     if factory is not None:
         return attrs.field(factory=factory, metadata=metadata)
     return attrs.field(default=default, metadata=metadata)
@@ -74,13 +81,25 @@ class Config:
         reload=False,
     )
     admins: tuple[str, ...] = setting(
-        "users and %groups who may do everything, beside the daemon's own user", ("root",), unit="names"
+        "users and %groups who may do everything, beside the daemon's own user",
+        ("root",),
+        unit="names",
+        each=NAMES,
     )
-    services: tuple[str, ...] = setting("users and %groups who may start tasks for other owners", (), unit="names")
+    services: tuple[str, ...] = setting(
+        "users and %groups who may start tasks for other owners", (), unit="names", each=NAMES
+    )
     proxies: tuple[str, ...] = setting(
         "users and %groups who pass on the calls of others: each must bring a token, without one they are nobody",
         (),
         unit="names",
+        each=NAMES,
+    )
+    roots: tuple[str, ...] = setting(
+        "folders beneath which who comes by a token may copy, with the rights of the user a folder belongs to",
+        (),
+        unit="paths",
+        each=FOLDERS,
     )
     max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024, unit="bytes")
     max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200, unit="levels")
@@ -117,8 +136,14 @@ class Config:
         "code and nextCursor of KooDrive: table (strings) or example (numbers)", "table", unit="word"
     )
     tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1, unit="tasks")
-    running_tasks: int = setting(
-        "most operations that run at a time; the rest is queued", 64, least=1, unit="operations"
+    running_tasks: int = setting("most tasks that run at a time; the rest is queued", 64, least=1, unit="tasks")
+    running_per_owner: int = setting("most tasks of one owner that run at a time", 32, least=1, unit="tasks")
+    running_per_operation: tuple[str, ...] = setting(
+        "most tasks of an operation that run at a time, such as copy=4, where it has a limit of its own",
+        (),
+        unit="limits",
+        each=LIMITS,
+        reload=False,
     )
     log_lines: int = setting("newest lines kept of each task's log", 10_000, least=1, unit="lines")
     retention_days: float = setting("days after which an ended task is forgotten", 30.0, least=0, unit="days")
@@ -126,6 +151,12 @@ class Config:
     stop_grace_s: float = setting(
         "seconds that calls in flight get when the daemon stops", 5.0, least=0, unit="seconds"
     )
+
+    @property
+    def operation_limits(self) -> dict[str, int]:
+        """``running_per_operation`` by name of the operation; said twice, the last counts."""
+        pairs = (limit.rsplit("=", 1) for limit in self.running_per_operation)
+        return {name: int(number) for name, number in pairs}
 
 
 _WORDS: Mapping[type, str] = {
@@ -143,9 +174,10 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
         value = tuple(value)
         if not all(isinstance(each, str) for each in value):
             raise ConfigError(where, "expected a list of strings")
+        pattern, sentence = field.metadata["each"]
         for each in value:
-            if not NAME.fullmatch(each):
-                raise ConfigError(where, f"expected names of users, and of groups after a %, got {each!r}")
+            if not pattern.fullmatch(each):
+                raise ConfigError(where, f"expected {sentence}, got {each!r}")
     elif type(value) is not (tuple if get_args(kind) else kind):
         raise ConfigError(where, f"expected {_WORDS[tuple if get_args(kind) else kind]}, got {value!r}")
     least = field.metadata["least"]

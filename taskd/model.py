@@ -118,6 +118,19 @@ class LogLine:
 
 
 @attrs.frozen
+class Rights:
+    """With whose rights a task acts on files: what the kernel grants to this user and these groups.
+
+    With ``roots``, absolute folders, it acts beneath these and nowhere else.
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    roots: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class Task:
     """A snapshot of a task: true when it was made, replaced (never changed) by one with a higher revision.
 
@@ -140,6 +153,8 @@ class Task:
     state: State = State.QUEUED
     cancellable: bool = True
     cancel_requested: bool = False
+    # What a queued task waits for, in words; kept in memory only.
+    waits_for: str | None = None
     progress: Progress = Progress()
     status: str | None = None
     speeds: tuple[Speed, ...] = ()
@@ -160,6 +175,8 @@ class Task:
     annotations: Mapping[str, str] = attrs.field(factory=dict)
     parent: str | None = None
     draft: Draft = Draft()
+    # None: the daemon's own.
+    rights: Rights | None = None
 
     @property
     def open(self) -> bool:

@@ -72,5 +72,6 @@ def differences(old: Config, new: Config) -> tuple[list[str], list[str]]:
 def give(settings: Config, *holders: attrs.AttrsInstance) -> None:
     """Let ``holders`` go by ``settings``: each gets those that it has a field for, by name."""
     for holder in holders:
-        for name in attrs.fields_dict(type(holder)).keys() & attrs.fields_dict(Config).keys():
-            setattr(holder, name, getattr(settings, name))
+        for field in attrs.fields(Config):
+            if field.metadata["reload"] and field.name in attrs.fields_dict(type(holder)):
+                setattr(holder, field.name, getattr(settings, field.name))

@@ -233,6 +233,8 @@ async def serve(
         workspace,
         log_lines=settings.log_lines,
         running_tasks=settings.running_tasks,
+        running_per_owner=settings.running_per_owner,
+        running_per_operation=settings.operation_limits,
     )
     service = Service(
         store,
@@ -242,6 +244,7 @@ async def serve(
         tasks_per_owner=settings.tasks_per_owner,
         max_text=settings.max_text,
         max_result_bytes=settings.max_result_bytes,
+        roots=settings.roots,
     )
     server = Server(settings, service, XenApi(service))
     # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects

@@ -28,13 +28,22 @@ from taskd.store import Store
 ROOT = Caller(uid=0, gid=0, pid=1, user="root", roles=frozenset({"admin"}))
 
 
-def user(name: str, uid: int = 1000) -> Caller:
-    return Caller(uid=uid, gid=uid, pid=1, user=name, roles=frozenset({"user"}))
+def user(name: str, uid: int = 1000, *groups: int) -> Caller:
+    return Caller(uid, uid, pid=1, user=name, roles=frozenset({"user"}), groups=frozenset(groups))
+
+
+def by_token(name: str) -> Caller:
+    """Somebody who is no user of this machine, whatever the name."""
+    return Caller(None, None, pid=1, user=name, roles=frozenset({"user"}), token="00000000")
 
 
 @asynccontextmanager
 async def running(
-    store: Store, operations: Mapping[str, Operation], workspace: str, **settings: Any
+    store: Store,
+    operations: Mapping[str, Operation],
+    workspace: str,
+    roots: tuple[str, ...] = (),
+    **settings: Any,
 ) -> AsyncIterator[Service]:
     """A service over ``store`` whose runner has recovered what it found; leaving it stops like the daemon."""
     registry = Registry()
@@ -43,7 +52,7 @@ async def running(
     async with trio.open_nursery() as background:
         await background.start(registry.keep_revisions, store.reserve)
         await background.start(runner.run)
-        yield Service(store, registry, runner, operations)
+        yield Service(store, registry, runner, operations, roots=roots)
         background.cancel_scope.cancel()
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import attrs
 
-from taskd.model import JSON, Undo
+from taskd.model import JSON, Caller, Undo
 from taskd.operations import Handle, Operation, command, copy
+from tests.bench import ROOT, user
 
 Photo = Mapping[str, tuple[str, int, bytes]]
 
@@ -40,6 +41,7 @@ class Case:
     name: str
     operation: Operation
     prepare: Callable[[Path], Mapping[str, JSON]]
+    caller: Caller = ROOT
 
     def __str__(self) -> str:
         return self.name
@@ -120,6 +122,18 @@ def _copy_blocks_in_place(folder: Path) -> Mapping[str, JSON]:
     return params
 
 
+# One of whom the tables of this machine know nothing.
+USER = user("60001", 60001)
+
+
+def _copy_by_a_user(folder: Path) -> Mapping[str, JSON]:
+    """Only its pre-image, in the workspace, is the daemon's."""
+    params = _copy_blocks_in_place(folder)
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, USER.uid or 0, USER.gid or 0)
+    return params
+
+
 SCRIPT = "echo begun; echo new > made; echo 'progress 0.5' >&3; mv made target; echo done"
 
 
@@ -137,6 +151,7 @@ CASES = (
     Case("copy over a file", copy.OPERATION, _copy_over),
     Case("copy blocks aside", copy.OPERATION, _copy_blocks),
     Case("copy blocks in place", copy.OPERATION, _copy_blocks_in_place),
+    Case("copy blocks in place by a user", copy.OPERATION, _copy_by_a_user, USER),
     Case("command with an undo", command.OPERATION, _command),
 )
 

@@ -8,3 +8,18 @@
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+
+@pytest.fixture
+def commons() -> Iterator[Path]:
+    """An empty folder that every user may walk to; pytest's own are root's alone."""
+    with TemporaryDirectory(prefix="taskd-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)

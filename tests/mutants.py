@@ -20,6 +20,8 @@ ROOT = Path(__file__).parent.parent
 
 SWEEPS = ("tests/test_all_or_nothing.py", "-k", "build or new")
 RUNNER = ("tests/test_runner.py",)
+RIGHTS = ("tests/operations/test_rights.py",)
+LINE = ("tests/test_line.py",)
 ACCESS = ("tests/test_access.py", "tests/test_tokens.py")
 
 
@@ -246,6 +248,69 @@ MUTANTS = (
         "        for scope in self._under.pop(id, ()):\n            scope.cancel()\n",
         "",
         ACCESS,
+    ),
+    Mutant(
+        "a thread does not take on the rights of the task",
+        "runner/rights.py",
+        "    if rights is None or rights.uid == os.geteuid() != 0:\n",
+        "    if True:\n",
+        RIGHTS,
+    ),
+    Mutant(
+        "a thread that works for a user keeps the capabilities of root",
+        "runner/credentials.py",
+        "    _set_capabilities(new.capabilities)\n",
+        "    new = attrs.evolve(new, capabilities=worn().capabilities)\n",
+        RIGHTS,
+    ),
+    Mutant(
+        "an undo has the rights of the daemon",
+        "runner/journal.py",
+        "acting(live.task.rights)",
+        "acting(None)",
+        ("tests/operations/test_deputy.py", "-k", "away and user and over and folder"),
+    ),
+    Mutant(
+        "a user gets through the kernel's own links",
+        "operations/image/paths.py",
+        "flags | os.O_PATH, kernel.NO_MAGICLINKS)",
+        "flags | os.O_PATH, 0)",
+        RIGHTS,
+    ),
+    Mutant(
+        "beneath a root symlinks are followed",
+        "operations/image/paths.py",
+        "kernel.BENEATH | kernel.NO_SYMLINKS | kernel.NO_MAGICLINKS",
+        "kernel.BENEATH | kernel.NO_MAGICLINKS",
+        ("tests/operations/test_roots.py",),
+    ),
+    Mutant(
+        "a part is made in a folder that was exchanged",
+        "operations/image/owned.py",
+        "    if not home.same(mark_of(folder)):\n        raise Unproven(os.path.dirname",
+        "    if False:\n        raise Unproven(os.path.dirname",
+        ("tests/operations/test_deputy.py", "-k", "any_step and another"),
+    ),
+    Mutant(
+        "owners do not take turns",
+        "runner/line.py",
+        "                if not ready or turn is not None:\n",
+        "                if not ready:\n",
+        LINE,
+    ),
+    Mutant(
+        "a target is not looked at again when the task has its turn",
+        "runner/line.py",
+        "                if await look() == turn.keys:\n",
+        "                if True:\n",
+        LINE,
+    ),
+    Mutant(
+        "of one owner's tasks on a target not the first goes first",
+        "runner/line.py",
+        "            if place > 0:\n",
+        "            if False:\n",
+        LINE,
     ),
 )
 

@@ -45,6 +45,17 @@ def test_names_of_users_and_groups_are_such(tmp_path: Path) -> None:
             config.load(str(file), {})
 
 
+def test_roots_are_absolute_paths_that_mean_what_they_say(tmp_path: Path) -> None:
+    file = tmp_path / "taskd.toml"
+    file.write_text('roots = ["/srv/images", "/mnt/a b"]\n')
+
+    assert config.load(str(file), {}).roots == ("/srv/images", "/mnt/a b")
+    for wrong in ("", "srv", "/", "/srv/", "/srv//images", "/srv/../etc", "/srv/.", "/a\\u0000"):
+        file.write_text(f'roots = ["{wrong}"]')
+        with pytest.raises(ConfigError, match="roots: expected absolute paths of folders"):
+            config.load(str(file), {})
+
+
 def test_every_setting_has_a_sentence_and_is_used() -> None:
     """A setting that is read and then not passed on is worse than none."""
     package = Path(server.__file__).parent

@@ -38,6 +38,7 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "label", words.printable(record.label)
     yield "description", words.printable(record.description)
     yield "state", say.coloured(record.state, words.state(record))
+    yield "waits for", words.printable(record.waits_for or "")
     if record.error is not None:
         yield "error", f"{words.printable(record.error.code)}: {words.printable(record.error.message)}"
     yield "progress", _progress(record)

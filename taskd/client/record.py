@@ -36,6 +36,7 @@ class Record:
     processor: str = ""
     cancellable: bool = False
     cancel_requested: bool = False
+    waits_for: str | None = None
     progress: Progress = Progress()
     status: str | None = None
     speeds: tuple[Speed, ...] = ()

@@ -12,8 +12,9 @@ from importlib.metadata import entry_points
 
 from taskd.errors import BadParams, ConfigError
 from taskd.runner.operation import Handle, Operation, Verb
+from taskd.runner.rights import in_thread
 
-__all__ = ["GROUP", "Handle", "Operation", "Operations", "Verb", "find", "load"]
+__all__ = ["GROUP", "Handle", "Operation", "Operations", "Verb", "find", "in_thread", "load"]
 
 GROUP = "taskd.operations"
 

@@ -24,11 +24,12 @@ from typing import Final
 import attrs
 import trio
 
-from taskd.errors import BadParams, CommandFailed, FolderMissing
+from taskd.errors import BadParams, CommandFailed, FolderMissing, PermissionDenied
 from taskd.model import JSON
 from taskd.operations import Handle, Operation
 from taskd.operations.program import PATH, Program, find, perform
 from taskd.operations.session import MARK, Session, end
+from taskd.runner.rights import current
 
 logger = logging.getLogger("taskd.command")
 
@@ -107,7 +108,13 @@ def _check_argv(argv: Sequence[str], path: str) -> None:
 
 
 async def run(params: CommandParams, handle: Handle) -> JSON:
-    """Run ``argv`` to its end. A cancel passes when its session is dead, ``grace_s`` later at most."""
+    """Run ``argv`` to its end. A cancel passes when its session is dead, ``grace_s`` later at most.
+
+    Raises:
+        PermissionDenied: the task has not the daemon's own rights, which a program is run with.
+    """
+    if current() is not None:
+        raise PermissionDenied("run a program: it would have the daemon's rights")
     await trio.to_thread.run_sync(check, params, abandon_on_cancel=True)
     if params.undo_argv is not None:
         await handle.journal(

@@ -6,6 +6,9 @@ the old content, extended attributes are not carried over. ``blocks`` go into a 
 owner and mode kept; where that cannot be (hard links, no rename, no room), and onto a device, they are written in
 place, and undo puts back what was there.
 
+All of it is done with the rights of whoever started it. What a user who is no admin cannot do, as to give a new
+file somebody else's owner, is refused.
+
 Holes stay holes. The mode is the source's; a new file made from a device is 0600, for a device's content is meant
 for those who may open its node.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import attrs
 
@@ -33,7 +36,8 @@ from taskd.operations.image import (
     require_replaceable,
 )
 from taskd.operations.image.device import disk_of, overlap, require_writable
-from taskd.operations.image.owned import replace, unlink
+from taskd.operations.image.owned import discard, replace, unlink
+from taskd.operations.image.paths import folder_of, real
 from taskd.operations.image.preimage import restore
 from taskd.operations.image.ways import Copy, anew, aside, in_place
 from taskd.operations.image.work import Passes, descriptors, in_thread
@@ -168,15 +172,14 @@ async def run(params: CopyParams, handle: Handle) -> None:
 
 def targets(params: CopyParams) -> frozenset[str]:
     """The target by name and by what is there now: a file may have several names, a disk its partitions."""
-    path = os.path.realpath(params.target)
     keys = set()
-    try:
-        folder = os.stat(os.path.dirname(path))
-        keys.add(f"name {folder.st_dev}:{folder.st_ino} {os.path.basename(path)}")
-        found = os.stat(path)
+    # What is not there, or cannot be looked at, is refused when the copy looks.
+    with suppress(OSError, ValueError), ExitStack() as files:
+        folder, name = folder_of(real(params.target), files)
+        home = os.fstat(folder)
+        keys.add(f"name {home.st_dev}:{home.st_ino} {name}")
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         keys.add(f"disk {disk_of(found.st_rdev)}" if stat.S_ISBLK(found.st_mode) else f"file {_inode(found)}")
-    except (OSError, ValueError):
-        pass  # what is not there, or cannot be looked at, is refused when the copy looks
     return frozenset(keys)
 
 
@@ -189,9 +192,11 @@ OPERATION = Operation(
     summary="Copy a disk image, or some blocks of it, to a file or a block device",
     params=CopyParams,
     run=run,
-    verbs={"unlink": unlink, "replace": replace, "restore": restore},
+    verbs={"unlink": unlink, "discard": discard, "replace": replace, "restore": restore},
     check=check,
     targets=targets,
     restartable=True,
+    roles=frozenset({"admin", "service", "user"}),
+    paths=lambda params: (params.source, params.target),
     label=lambda params: f"copy {params.source} to {params.target}",
 )

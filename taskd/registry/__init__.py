@@ -37,8 +37,8 @@ class Live:
 
     ``lock`` is held by whoever decides the next durable change, from looking to having shown it. ``stored``
     is the state on disk. ``cancel_asked`` is set the moment a cancel is accepted, ahead of its durable note.
-    ``progress`` is ahead of ``task.progress`` by what has not been shown yet, ``reported`` is the
-    revision that is taken to show it, 0 for none; ``heard_at`` is when an
+    ``progress`` is ahead of ``task.progress`` by what has not been shown yet, ``reported`` is the revision that is
+    taken to show it, 0 for none; ``waits_for`` is what a queued task waits for; ``heard_at`` is when an
     external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed
     although it could not end. ``log_end`` is the number that its next line of log gets, ``log_kept`` the one after
     the last that is durable.
@@ -50,6 +50,7 @@ class Live:
     scope: trio.CancelScope | None = None
     lock: trio.Lock = attrs.field(factory=trio.Lock)
     progress: Progress = attrs.field(init=False)
+    waits_for: str | None = None
     log_end: int = 0
     log_kept: int = 0
     heard_at: float = 0.0
@@ -64,7 +65,7 @@ class Live:
         self.progress = self.task.progress
 
     def _show(self, task: Task) -> None:
-        self.task = attrs.evolve(task, progress=self.progress)
+        self.task = attrs.evolve(task, progress=self.progress, waits_for=self.waits_for)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -112,6 +113,8 @@ class Registry:
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)
     _owned: Counter[str] = attrs.field(factory=Counter)
+    # By owner, the ids of the ended tasks that still owe an undo.
+    _owing: dict[str, set[str]] = attrs.field(factory=dict)
     _tickets: deque[Ticket] = attrs.field(factory=deque)
     _next: int = 1
     _ceiling: int = 1
@@ -123,6 +126,7 @@ class Registry:
         return self._next - 1
 
     def add(self, live: Live) -> None:
+        self._settled(live.task)
         self._alive[live.task.id] = live
         self._of.setdefault(live.task.owner, {})[live.task.id] = live
         self._owned[live.task.owner] += 1
@@ -150,15 +154,25 @@ class Registry:
         if not self._of[owner]:
             del self._of[owner]
         self._let_go(owner)
+        if live.task.journal:
+            self._owing.setdefault(owner, set()).add(live.task.id)
+
+    def _settled(self, task: Task) -> None:
+        owing = self._owing.get(task.owner, set())
+        owing.discard(task.id)
+        if not owing:
+            self._owing.pop(task.owner, None)
 
     @contextmanager
     def claimed(self, owner: str, limit: int) -> Iterator[None]:
         """While a task is being made, count it: many made at once must not pass the limit together.
 
+        What owes an undo counts too: else an owner could make tasks without end whose undo the owner prevents.
+
         Raises:
             TooManyTasks: the owner has ``limit`` already.
         """
-        if self._owned[owner] >= limit:
+        if self._owned[owner] + len(self._owing.get(owner, ())) >= limit:
             raise TooManyTasks(limit)
         self._owned[owner] += 1
         try:
@@ -260,6 +274,7 @@ class Registry:
     def forget(self, tasks: Iterable[Task]) -> None:
         """These tasks are destroyed, durably: show that."""
         for task in tasks:
+            self._settled(task)
             ticket = self.take(None)
             ticket.gone = True
             self.show(ticket, task)

@@ -36,13 +36,14 @@ from taskd.errors import (
 )
 from taskd.model import JSON, Failure, Progress, Residue, Task, Undo, later, now
 from taskd.registry import Live, Registry
-from taskd.runner import producer
-from taskd.runner.claims import Claims
+from taskd.runner import producer, recovery
 from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, describe
 from taskd.runner.journal import do, residue_of
+from taskd.runner.line import Line, Turn, resized
 from taskd.runner.log import numbered
 from taskd.runner.operation import Answer, Handle, Operation, Verb
-from taskd.runner.slots import resized
+from taskd.runner.rights import acting
+from taskd.runner.targets import has_target, targets_of
 from taskd.states import Event, State, after
 from taskd.store import Store
 
@@ -66,7 +67,9 @@ class Runner:
 
     ``structure`` turns stored params into the operation's params (the codec's, handed in so that this room
     stays without it). ``workspace`` is a folder for files that journals name; ``log_lines`` how many lines of
-    a task's log are kept; ``running_tasks`` how many operations run at once, the rest is queued; both may be set.
+    a task's log are kept; how many tasks run at once, in all, of one owner and of each operation, is said by
+    ``running_tasks``, ``running_per_owner`` and ``running_per_operation``: the rest is queued. The numbers of lines
+    and of tasks, in all and of one owner, may be set anew.
     """
 
     store: Store
@@ -76,12 +79,16 @@ class Runner:
     workspace: str
     log_lines: int = 10_000
     running_tasks: int = attrs.field(default=64, on_setattr=resized)
+    running_per_owner: int = attrs.field(default=32, on_setattr=resized)
+    running_per_operation: Mapping[str, int] = attrs.field(factory=dict)
     _nursery: trio.Nursery | None = None
-    _slots: trio.CapacityLimiter = attrs.field(
-        init=False, default=attrs.Factory(lambda self: trio.CapacityLimiter(self.running_tasks), takes_self=True)
-    )
+    line: Line = attrs.field(init=False)
     _recovered: trio.Event = attrs.field(factory=trio.Event)
-    _claims: Claims = attrs.field(factory=Claims)
+
+    def __attrs_post_init__(self) -> None:
+        """Raises ConfigError: there is a limit for an operation that there is not."""
+        self.line = Line(self.running_tasks, self.running_per_owner, self.running_per_operation)
+        self.line.expect(self.operations)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take up every open task, kill what a crashed daemon left running, then run tasks until cancelled.
@@ -95,41 +102,25 @@ class Runner:
             for live in found:
                 live.log_end = live.log_kept = await self.store.log_end(live.task.id)
                 self.registry.add(live)
-            async with trio.open_nursery() as nursery:
-                for live in found:
-                    nursery.start_soon(self._kill_survivors, live)
-            interrupted = [live for live in found if live.task.state not in (State.QUEUED, State.FAILED)]
+            await recovery.kill_survivors(self, found)
+            await recovery.hold_targets(self, found)
+            interrupted = recovery.interrupted(found)
             for live in found:
                 self.adopt(live)
             task_status.started()
             for live in interrupted:
-                await self._settled(live)
+                await recovery.settled(self, live)
             self._recovered.set()
             await trio.sleep_forever()
 
-    async def _kill_survivors(self, live: Live) -> None:
-        operation = self.operations.get(live.task.operation)
-        for step in live.task.journal:
-            if operation is not None and step.verb in operation.urgent:
-                await do(live, step, operation)
-
-    async def _settled(self, live: Live) -> None:
-        """Wait until a task found after a crash no longer touches its target, or cannot get on."""
-        operation = self.operations.get(live.task.operation)
-        if operation is not None and operation.run is None:
-            return
-        while live.task.state in (State.RUNNING, State.UNDOING, State.COMMITTED) and not live.task.residue:
-            await live.changed()
-
     def adopt(self, live: Live) -> None:
-        """Care for a task, from where it stands, in the background."""
+        """Care for a task, from where it stands, in the background. A queued one has its place from now on."""
         assert self._nursery is not None, "the runner is not running"
-        self._nursery.start_soon(self._attend, live, name=f"task {live.task.id}")
+        turn = self._enter(live) if live.task.state is State.QUEUED else None
+        self._nursery.start_soon(self._attend, live, turn, name=f"task {live.task.id}")
 
-    async def _attend(self, live: Live) -> None:
+    async def _attend(self, live: Live, turn: Turn | None) -> None:
         try:
-            if live.task.journal:  # found after a crash
-                await self._claim(live, self.operations.get(live.task.operation))
             if live.task.state is State.FAILED:
                 await self._clear(live)
             while not (live.task.state.ended or live.forgotten):
@@ -138,7 +129,8 @@ class Runner:
                     case State.RUNNING if operation is not None and operation.run is None:
                         await producer.listen(self, live, operation)
                     case State.QUEUED:
-                        await self._work(live, operation)
+                        await self._work(live, operation, turn or self._enter(live))
+                        turn = None
                     case State.RUNNING:
                         # Found so after a crash. That there is no error says that it was interrupted.
                         await self._insist(live, Event.STOPPED)
@@ -157,7 +149,7 @@ class Runner:
         self.registry.remove(live)
         logger.info("task %s %s %s %s", task.id, task.operation, task.state, task.error.code if task.error else "")
         if not task.journal:  # what it still owes, it holds on to
-            self._claims.release(task.id)
+            self.line.let_go(task.id)
         if task.destroy_on_finish and not task.journal:
             await self.decided(live, partial(self._destroy, task))
 
@@ -193,6 +185,7 @@ class Runner:
             revision=ticket.revision,
             cancellable=state.cancellable,
             modified_at=later(live.task.modified),
+            waits_for=None,
             **changes,
         )
         with trio.CancelScope(shield=True):
@@ -237,17 +230,19 @@ class Runner:
 
     # The states, in the order of a life.
 
-    async def _work(self, live: Live, operation: Operation | None) -> None:
-        """Queued: wait for a slot, run the operation, commit; or say why not."""
+    async def _work(self, live: Live, operation: Operation | None, turn: Turn) -> None:
+        """Queued: wait for its turn, run the operation, commit; or say why not."""
         failure: Failure | None = None
         limit = trio.CancelScope(deadline=self.deadline(live))
         try:
             with trio.CancelScope() as live.scope, limit:
                 if live.cancel_asked:
                     live.scope.cancel()
+                if not self._recovered.is_set():
+                    turn.tell("the recovery of tasks that were interrupted")
                 await self._recovered.wait()
-                await self._claim(live, operation)
-                async with self._slots:
+                async with self.line.running(turn, partial(targets_of, self, live)):
+                    live.waits_for = None
                     new = {"attempt": live.task.attempt + 1, "started_at": now(), "progress": Progress()}
                     await self._insist(live, Event.STARTED, **new)
                     await self._run(live, operation)
@@ -255,7 +250,7 @@ class Runner:
             pass
         except Exception as error:
             failure = describe(error, live)
-        live.scope = None
+        live.scope = live.waits_for = None
         if limit.cancelled_caught:
             failure = describe(DeadlineExceeded(live.task.deadline_s or 0.0), live)
         if live.task.state is State.QUEUED and failure is None:
@@ -266,22 +261,19 @@ class Runner:
             # Best effort: when the disk is full of what this task wrote, the undo has to come first.
             await self.change(live, Event.STOPPED, error=failure, best_effort=True)
 
-    async def _claim(self, live: Live, operation: Operation | None) -> None:
-        """Wait until no other task works on the same target; who has worked on it already has it."""
-        if operation is None or operation.targets is None:
-            return
-        params = self.structure(live.task.params, operation.params)
-        look = partial(trio.to_thread.run_sync, operation.targets, params)
-        if live.task.journal:
-            self._claims.hold(live.task.id, await look())
-        else:
-            await self._claims.take(live.task.id, look)
+    def _enter(self, live: Live) -> Turn:
+        return self.line.enter(live.task, partial(self._tell, live), has_target=has_target(self, live))
+
+    def _tell(self, live: Live, waits_for: str) -> None:
+        if live.waits_for != waits_for:
+            live.waits_for = waits_for
+            self.registry.report(live, live.progress)
 
     async def _run(self, live: Live, operation: Operation | None) -> None:
         if operation is None or operation.run is None:
             raise OperationMissing(live.task.operation)
         handle = TaskHandle(self, live, operation)
-        with contained():
+        with contained(), acting(live.task.rights):
             params = self.structure(live.task.params, operation.params)
             result = await operation.run(params, handle)
         if live.task.state is State.RUNNING:
@@ -350,7 +342,7 @@ class Runner:
 
     def release(self, id: str) -> None:
         """A task was destroyed with what it owed: others may work on its target."""
-        self._claims.release(id)
+        self.line.let_go(id)
 
     async def recover(self, live: Live) -> None:
         """Try a failed undo again now; returns when it was tried. What a cancel leaves, the next try does."""

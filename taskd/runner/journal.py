@@ -15,6 +15,7 @@ from taskd.model import Residue, Undo
 from taskd.registry import Live
 from taskd.runner.handle import contained, describe
 from taskd.runner.operation import Operation
+from taskd.runner.rights import acting
 
 logger = logging.getLogger("taskd.runner")
 
@@ -23,7 +24,8 @@ PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
 
 
 async def do(live: Live, step: Undo, operation: Operation | None) -> str | None:
-    """One undo or finish step, tried again with growing pauses; None, or why it could not be done.
+    """One undo or finish step, with the task's rights, tried again with growing pauses; None, or why it could not
+    be done.
 
     A cancel ends it in the middle; the step is idempotent and will be done again.
     """
@@ -32,7 +34,7 @@ async def do(live: Live, step: Undo, operation: Operation | None) -> str | None:
         return f"no installed operation knows the verb {step.verb!r} of {live.task.operation!r}"
     for pause in (*PAUSES, None):
         try:
-            with contained():
+            with contained(), acting(live.task.rights):
                 await verb(**step.args)
         except Exception as error:
             reason = describe(error, live).message

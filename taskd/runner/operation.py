@@ -10,6 +10,8 @@ The contract of an operation:
 - A verb is an async function of its journaled arguments, found by name. It is idempotent, it is durable when
   it returns, it touches only what the task provably made, and it raises when it could not do it.
 - A journal outlives its daemon: a verb once released keeps its name and understands its old arguments.
+- What it does to files for others than admins it does in ``in_thread``, check, work and verbs alike: there it has
+  the rights of whoever started the task. Elsewhere it has the daemon's (``taskd.runner.rights``).
 - ``check(params)`` refuses, before a task is made, what is known to be impossible. It runs in a thread; the
   work looks again, because the world moves on.
 """
@@ -44,7 +46,10 @@ class Handle(Protocol):
 
     @property
     def workspace(self) -> str:
-        """A folder of the daemon's own, on durable storage, for files that a journal names."""
+        """A folder of the daemon's own, on durable storage, for files that a journal names.
+
+        It is reached with the daemon's rights (``taskd.runner.rights.own``).
+        """
 
     async def journal(self, verb: str, **args: JSON) -> None:
         """Record, durably, the step that undoes what is done next.
@@ -94,5 +99,8 @@ class Operation:
     restartable: bool = False
     # The label of a task that was given none.
     label: Callable[[Any], str] | None = None
-    # Whoever has none of these roles may not start it.
+    # Whoever has none of these roles may not start it. Others than admins are for an operation that keeps the
+    # law of ``taskd.runner.rights``.
     roles: frozenset[str] = frozenset({"admin"})
+    # The paths that it works at. Who is no user of this machine may only start what says them, beneath roots.
+    paths: Callable[[Any], Iterable[str]] | None = None

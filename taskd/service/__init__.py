@@ -31,6 +31,7 @@ from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
 from taskd.service import bounds, destroying, notes
+from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
 from taskd.service.report import Report, joined, reported
@@ -48,7 +49,8 @@ PROCESSOR = "taskd:"
 @attrs.define(eq=False)
 class Service:
     """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10, which may
-    be set anew at any time. ``tokens`` has the verbs about tokens.
+    be set anew at any time; so may ``roots``, the folders that who comes by a token may act beneath. ``tokens`` has
+    the verbs about tokens.
     """
 
     store: Store
@@ -58,6 +60,7 @@ class Service:
     tasks_per_owner: int = 10_000
     max_text: int = 4096
     max_result_bytes: int = 65536
+    roots: tuple[str, ...] = ()
     host: str = attrs.field(factory=socket.gethostname)
     tokens: Tokens = attrs.field(
         default=attrs.Factory(lambda own: Tokens(own.store, own.max_text), takes_self=True)
@@ -121,7 +124,8 @@ class Service:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
         noted = notes.changed({}, lambda _: annotations or {})
         with self.registry.claimed(owner, self.tasks_per_owner):
-            await check(kind, structured)
+            rights = await rights_of(caller, kind, structured, self.roots)
+            await check(kind, structured, rights)
             task = Task(
                 id=str(uuid.uuid4()),
                 operation=operation,
@@ -139,6 +143,7 @@ class Service:
                 parent=parent,
                 annotations=noted,
                 status=status,
+                rights=rights,
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import trio
-
 from taskd.errors import BadParams
+from taskd.model import Rights
 from taskd.runner import Operation, contained
+from taskd.runner.rights import acting, in_thread
 
 
-async def check(kind: Operation, params: object) -> None:
-    """Raises what the operation's own check raises; a path is one of the call's params."""
+async def check(kind: Operation, params: object, rights: Rights | None) -> None:
+    """Raises what the operation's own check raises, with those rights; a path is one of the call's params."""
     if kind.check is None:
         return
     try:
-        with contained():
-            await trio.to_thread.run_sync(kind.check, params)
+        with contained(), acting(rights):
+            await in_thread(kind.check, params)
     except BadParams as error:
         raise BadParams("params." + error.path, error.fault) from None
 

@@ -115,6 +115,21 @@ def test_show_of_a_failed_task_gives_code_and_sentence(few: DaemonProcess) -> No
     assert "error      BROKEN: it\\nbroke\n" in said.out
 
 
+def test_show_tells_what_a_queued_task_waits_for(taskctl: Taskctl, daemon: Daemon, image: Path) -> None:
+    params = {"source": str(image), "target": f"{image}.copy", "rate_limit": 1000}
+    first, second = (daemon.start("copy", params) for _ in range(2))
+    while second.waits_for is None:
+        second = daemon.wait(second.id, after_revision=second.revision)
+
+    said = taskctl("show", second.id)
+
+    for record in (first, second):
+        daemon.cancel(record.id)
+        daemon.wait(record.id)
+    assert "state             queued\n" in said.out
+    assert f"waits for         task {first.id}, which has the same target\n" in said.out
+
+
 def test_operations_lists_params_and_marks_those_that_must_be_given(taskctl: Taskctl) -> None:
     said = taskctl("operations")
 

@@ -14,8 +14,8 @@ __all__ = ["daemon"]  # the fixture
 
 RECORD = {
     "id", "seq", "revision", "operation", "label", "description", "owner", "processor", "state", "cancellable",
-    "cancel_requested", "progress", "params", "result", "error", "residue", "attempt", "created_at", "started_at",
-    "finished_at", "resident_on", "debug_info", "status", "speeds",
+    "cancel_requested", "waits_for", "progress", "params", "result", "error", "residue", "attempt", "created_at",
+    "started_at", "finished_at", "resident_on", "debug_info", "status", "speeds",
 }  # fmt: skip
 
 

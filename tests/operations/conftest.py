@@ -17,16 +17,20 @@ from pathlib import Path
 import attrs
 import pytest
 
-from taskd.model import JSON, Task
+from taskd.model import JSON, Caller, Task
 from taskd.operations import Operation, copy
 from taskd.registry import Live
+from taskd.runner.credentials import Credentials, wearing
 from taskd.service import Service
 from taskd.store.memory import MemoryStore
-from tests.bench import ROOT, running
+from tests.bench import ROOT, running, user
 
 OPERATIONS: Mapping[str, Operation] = {"copy": copy.OPERATION}
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and loop devices need root")
+# Users of whom the tables of this machine know nothing.
+USER, OTHER = user("60001", 60001), user("60002", 60002)
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts, loop devices and other users' rights need root")
 
 
 @attrs.frozen(eq=False)
@@ -36,6 +40,7 @@ class Bench:
     service: Service
     folder: Path
     workspace: Path
+    caller: Caller = ROOT
 
     async def start(self, operation: str, **params: JSON) -> Live:
         """A task that was made, alive.
@@ -43,7 +48,7 @@ class Bench:
         Raises:
             Refusal: the operation's check refused it.
         """
-        task = await self.service.start(ROOT, operation, params)
+        task = await self.service.start(self.caller, operation, params)
         live = self.service.registry.get(task.id)
         assert live is not None
         return live
@@ -71,14 +76,29 @@ async def moved(live: Live, bytes: int = 1) -> None:
         await live.changed()
 
 
+@contextmanager
+def as_user(uid: int, *groups: int) -> Iterator[None]:
+    """Inside, what this thread does to files it does with the rights of that user."""
+    with wearing(Credentials(uid, uid, groups)):
+        yield
+
+
+def given(path: Path, uid: int, gid: int | None = None) -> Path:
+    """``path``, which now belongs to that user."""
+    os.chown(path, uid, uid if gid is None else gid, follow_symlinks=False)
+    return path
+
+
 @asynccontextmanager
-async def at_bench(root: Path, store: MemoryStore | None = None, running_tasks: int = 64) -> AsyncIterator[Bench]:
+async def at_bench(
+    root: Path, store: MemoryStore | None = None, running_tasks: int = 64, caller: Caller = ROOT
+) -> AsyncIterator[Bench]:
     """A bench in ``root``; one that is given the ``store`` of another goes on with its tasks."""
     folder, workspace = root / "data", root / "workspace"
     folder.mkdir(exist_ok=True)
     store = store or MemoryStore()
     async with running(store, OPERATIONS, str(workspace), running_tasks=running_tasks) as service:
-        yield Bench(service, folder, workspace)
+        yield Bench(service, folder, workspace, caller)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import pytest
 import trio
 
 from taskd.operations.image import kernel
+from taskd.runner import rights
 from taskd.states import State
 from tests.bench import ended
 from tests.cases import CASES, Case, photograph
@@ -62,7 +63,8 @@ class Killer:
     def moment(self) -> None:
         self.moments += 1
         if self.moments == self.n:
-            self.world.crash()
+            with rights.own():  # whatever the thread wears that it is in
+                self.world.crash()
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def killed(*args: Any, **kwargs: Any) -> Any:
@@ -102,7 +104,7 @@ COPIES = [case for case in CASES if case.name.startswith("copy")]
 
 
 @pytest.fixture(params=[*COPIES, "copy onto a device"], ids=str)
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest, commons: Path) -> Iterator[Case]:
     if isinstance(request.param, Case):
         yield request.param
         return
@@ -119,11 +121,11 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
         yield attrs.evolve(COPIES[0], name=request.param, prepare=prepare)
 
 
-def test_killed_around_any_system_call_it_is_recovered(case: Case, tmp_path: Path) -> None:
-    after, _ = trio.run(untouched, case, "memory", tmp_path / "untouched")
+def test_killed_around_any_system_call_it_is_recovered(case: Case, commons: Path) -> None:
+    after, _ = trio.run(untouched, case, "memory", commons / "untouched")
     for n in count(1):
         assert n < TOO_MANY
-        world = World(case, "memory", tmp_path / "world")
+        world = World(case, "memory", commons / "world")
         if not killed_at(world, n):
             break
         killed_at(world, n // 2)  # and again, in the recovery
@@ -169,16 +171,16 @@ class Disk:
 
 
 @pytest.fixture(params=["ext4", "xfs"])
-def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
-    with filesystem(request.param, tmp_path) as folder:
-        yield Disk(tmp_path / f"{request.param}.img", folder)
+def disk(request: pytest.FixtureRequest, commons: Path) -> Iterator[Disk]:
+    with filesystem(request.param, commons) as folder:
+        yield Disk(commons / f"{request.param}.img", folder)
 
 
 @needs_root
 @pytest.mark.parametrize("copy", COPIES, ids=str)
-def test_after_a_power_cut_before_any_system_call_it_is_recovered(copy: Case, disk: Disk, tmp_path: Path) -> None:
+def test_after_a_power_cut_before_any_system_call_it_is_recovered(copy: Case, disk: Disk, commons: Path) -> None:
     """Odd moments are those before a call; and when it got through, what was answered stays true."""
-    after, _ = trio.run(untouched, copy, "memory", tmp_path / "untouched")
+    after, _ = trio.run(untouched, copy, "memory", commons / "untouched")
     for n in count(1, step=2):
         assert n < TOO_MANY
         world = disk.world(copy)

@@ -1,11 +1,11 @@
 """Disk images, as files and as block devices: what is at a path, and which ranges of it.
 
-The law of looking: what is opened is what was looked at. A path is asked what it is first, because opening the
-wrong kind of file has effects (a FIFO waits, a watchdog starts); the open file is then asked again, and only
-what that one says is trusted. All functions block and belong into a worker thread (``work.in_thread``).
+The law of looking: what is opened is what was looked at. What a path leads to is asked what it is first, because
+opening the wrong kind of file has effects (a FIFO waits, a watchdog starts); that very file is opened then, and
+only what it says is trusted. All functions block and belong into a worker thread (``work.in_thread``).
 
-Next door: ``ways`` of a copy, ``owned`` files that a task makes, ``preimage`` writing in place, ``transfer`` of
-bytes, ``work`` in threads, ``device`` telling devices apart, ``kernel`` calls.
+Next door: ``paths`` and how they are walked, ``ways`` of a copy, ``owned`` files that a task makes, ``preimage``
+writing in place, ``transfer`` of bytes, ``work`` in threads, ``device`` telling devices apart, ``kernel`` calls.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 
 import attrs
 
@@ -27,6 +27,8 @@ from taskd.errors import (
     SourceMissing,
     TargetExists,
 )
+from taskd.operations.image.paths import folder_of, lstat, real, reopened, walk
+from taskd.runner import rights
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -47,19 +49,6 @@ def blaming(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OsRefusal.of(OSError(error.errno, error.strerror), path) from error
-
-
-def opened(path: str, flags: int, files: ExitStack) -> int:
-    """A descriptor that ``files`` closes."""
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
-    files.callback(_close, fd)
-    return fd
-
-
-def _close(fd: int) -> None:
-    # What close could still report, the fsync before it has reported already.
-    with suppress(OSError):
-        os.close(fd)
 
 
 @attrs.frozen
@@ -100,16 +89,19 @@ class Image:
 
 
 def open_image(path: str, flags: int, files: ExitStack) -> Image:
-    """Open what ``os.stat`` was asked about before.
-
+    """
     Raises:
-        NotAnImage: it has turned into something else.
+        NotAnImage: it is something else.
         OSError: it cannot be opened.
     """
-    fd = opened(path, flags | os.O_NONBLOCK, files)
-    found = os.fstat(fd)
-    refuse_other_kinds(found, path)
-    return Image(path, fd, os.lseek(fd, 0, os.SEEK_END), found)
+    with ExitStack() as own:
+        found = walk(path, flags & os.O_NOFOLLOW, own)
+        kind = os.fstat(found)
+        if stat.S_ISLNK(kind.st_mode):
+            raise OSError(errno.ELOOP, "it is a symlink, and is not followed")
+        refuse_other_kinds(kind, path)
+        fd = reopened(found, flags | os.O_NONBLOCK, files)
+    return Image(path, fd, os.lseek(fd, 0, os.SEEK_END), os.fstat(fd))
 
 
 def open_source(path: str, files: ExitStack) -> Image:
@@ -119,7 +111,6 @@ def open_source(path: str, files: ExitStack) -> Image:
     """
     try:
         with blaming(path):
-            refuse_other_kinds(os.stat(path), path)
             return open_image(path, os.O_RDONLY, files)
     except OsRefusal as error:
         if error.errno in ("ENOENT", "ENOTDIR"):
@@ -164,58 +155,80 @@ def find_target(path: str, *, overwrite: bool) -> Target:
         TargetExists: a dangling symlink, and not ``overwrite``.
         FolderMissing, NotAnImage, OsRefusal.
     """
-    with blaming(path):
+    with blaming(path), ExitStack() as files:
         try:
-            found = os.lstat(path)
+            folder, name = folder_of(path, files)
         except (FileNotFoundError, NotADirectoryError):
-            return _absent(path)
+            raise FolderMissing(os.path.dirname(path)) from None
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            _require_writable(folder, os.path.dirname(path))
+            return Target(path)
+        where = real(path)
         if stat.S_ISLNK(found.st_mode):
             try:
-                found = os.stat(path)
+                found = lstat(where)
             except FileNotFoundError:
                 if not overwrite:
                     raise TargetExists(path) from None
+            else:
+                if stat.S_ISLNK(found.st_mode):
+                    raise OSError(errno.ELOOP, "it is a symlink, and is not followed")
         refuse_other_kinds(found, path)
-        return Target(path if stat.S_ISBLK(found.st_mode) else os.path.realpath(path), found)
+        return Target(path if stat.S_ISBLK(found.st_mode) else where, found)
 
 
-def _absent(path: str) -> Target:
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        raise FolderMissing(folder)
-    require_writable(folder)
-    return Target(path)
+def _require_writable(folder: int, path: str) -> None:
+    """A courtesy: known now, and not after the first journaled step.
 
-
-def require_writable(folder: str) -> None:
-    """
     Raises:
-        OsRefusal: no file can be made in that folder.
+        OsRefusal: no file can be made in that open folder.
     """
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        readonly = os.statvfs(folder).f_flag & os.ST_RDONLY
+    # Asked of the kernel as if it were done, with what this thread wears (faccessat2(2), AT_EACCESS).
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder, effective_ids=True):
+        readonly = os.fstatvfs(folder).f_flag & os.ST_RDONLY
         number = errno.EROFS if readonly else errno.EACCES
-        raise OsRefusal.of(OSError(number, os.strerror(number)), folder)
+        raise OsRefusal.of(OSError(number, os.strerror(number)), path)
 
 
 def require_replaceable(target: Target) -> None:
     """Prove, without an effect, that a rename over the target will be granted after the commit.
 
     An immutable file, a running program, a mount point and somebody else's file in a sticky folder are what a
-    rename does not replace; writing must be allowed too, as if it were written to in place.
+    rename does not replace; writing must be allowed too, as if it were written to in place. What replaces it
+    must be given its owner, which only an admin's task can do with a file of somebody else's.
 
     Raises:
         OsRefusal: it cannot be replaced.
     """
     assert target.stat is not None
-    require_writable(target.folder)
-    with blaming(target.path):
-        os.close(os.open(target.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
-        if os.fsencode(target.path) in _mount_points():
-            raise OSError(errno.EBUSY, "a mount point cannot be replaced")
-        folder, euid = os.stat(target.folder), os.geteuid()
-        if folder.st_mode & stat.S_ISVTX and euid not in (0, folder.st_uid, target.stat.st_uid):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+    with ExitStack() as files:
+        with blaming(target.folder):
+            folder, _ = folder_of(target.path, files)
+            _require_writable(folder, target.folder)
+        with blaming(target.path):
+            open_image(target.path, os.O_WRONLY | os.O_NOFOLLOW, files)
+            if os.fsencode(target.path) in _mount_points():
+                raise OSError(errno.EBUSY, "a mount point cannot be replaced")
+            above = os.fstat(folder)
+            if above.st_mode & stat.S_ISVTX and not _is_one_of(above.st_uid, target.stat.st_uid):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            if not _may_give(target.stat):
+                raise PermissionError(errno.EPERM, "what replaces it could not be given its owner and group")
+
+
+def _is_one_of(*uids: int) -> bool:
+    """This task acts as one of these users, or as root with all that root may."""
+    return rights.uid() in uids or (rights.current() is None and os.geteuid() == 0)
+
+
+def _may_give(found: os.stat_result) -> bool:
+    """A file of this task's may be given that owner and group (chown(2))."""
+    acting = rights.current()
+    if acting is None:
+        return True
+    return found.st_uid == acting.uid and found.st_gid in (acting.gid, *acting.groups)
 
 
 def _mount_points() -> Iterator[bytes]:

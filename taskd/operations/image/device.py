@@ -16,13 +16,19 @@ from taskd.errors import OsRefusal
 from taskd.model import JSON
 from taskd.operations.image import Image
 from taskd.operations.image.owned import mark_at
+from taskd.runner import rights
 
 _NAMES: Final = ("dm/uuid", "md/uuid", "wwid", "device/wwid", "serial", "device/serial")
 _LOOP: Final = ("loop/offset", "loop/sizelimit")
 
 
 def identity(image: Image) -> dict[str, JSON]:
-    """What tells this device from every other, as a journal keeps it."""
+    """What tells this device from every other, as a journal keeps it; told alike whoever asks."""
+    with rights.own():
+        return _identity(image)
+
+
+def _identity(image: Image) -> dict[str, JSON]:
     rdev = image.stat.st_rdev
     node = _sysfs(rdev)
     partition = _read(node, "partition") is not None

@@ -24,6 +24,17 @@ _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _RENAME_NOREPLACE: Final = 1
 _FICLONERANGE: Final = 0x4020940D
+
+# openat2(2). The newer system calls have the same number on every machine (but one, which is a museum's).
+_OPENAT2: Final = 437
+NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x02, 0x04, 0x08
+
+# How often a walk is begun again because somebody renames folders on its way.
+_WALKS: Final = 100
+
+# statfs(2), PROC_SUPER_MAGIC.
+_PROC: Final = 0x9FA0
+_STATFS_SIZE: Final = 256
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 _MAX_HANDLE: Final = 128
 
@@ -36,27 +47,59 @@ class _FileHandle(ctypes.Structure):
     )
 
 
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
 def _last_error() -> OSError:
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
 
 
-def rename_new(old: str, new: str) -> None:
-    """Rename, never over anything that exists.
+def open_resolved(path: str, flags: int, resolve: int, at: int = _AT_FDCWD) -> int:
+    """Open what exists, and walk to it only as ``resolve`` allows: NO_MAGICLINKS, NO_SYMLINKS, BENEATH ``at``.
+
+    Raises:
+        OSError: EXDEV for a way out of ``at``, ELOOP for a link that is not followed.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    size = ctypes.c_size_t(ctypes.sizeof(how))
+    error: OSError | None = None
+    for _ in range(_WALKS):
+        fd = int(_LIBC.syscall(_OPENAT2, at, os.fsencode(path), ctypes.byref(how), size))
+        if fd >= 0:
+            return fd
+        error = _last_error()
+        if not (error.errno == errno.EAGAIN and resolve & BENEATH):
+            break
+    assert error is not None
+    raise error
+
+
+def is_of_the_kernel(fd: int) -> bool:
+    """It is in /proc, where a name may mean something else to each process that says it."""
+    found = ctypes.create_string_buffer(_STATFS_SIZE)
+    if _LIBC.fstatfs(fd, found) != 0:
+        raise _last_error()
+    return ctypes.c_long.from_buffer(found).value == _PROC
+
+
+def rename_new(folder: int, old: str, new: str) -> None:
+    """Rename in an open folder, never over anything that exists.
 
     Raises:
         FileExistsError: ``new`` exists, also as a dangling symlink.
     """
     flags = _RENAME_NOREPLACE
-    if _LIBC.renameat2(_AT_FDCWD, os.fsencode(old), _AT_FDCWD, os.fsencode(new), flags) == 0:
+    if _LIBC.renameat2(folder, os.fsencode(old), folder, os.fsencode(new), flags) == 0:
         return
     error = _last_error()
     if error.errno not in (errno.EINVAL, errno.ENOSYS):
         raise error
     # A filesystem without the flag (NFS): a hard link is as exclusive. Both names are the same inode until
     # the old one is gone, so an undo by inode finds either.
-    os.link(old, new, follow_symlinks=False)
-    os.unlink(old)
+    os.link(old, new, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    os.unlink(old, dir_fd=folder)
 
 
 def clone_range(source: int, target: int, at: int, length: int) -> None:

@@ -6,7 +6,9 @@ journaled, and only then is a byte written. So a step that knows no mark yet may
 that name and nothing else of ours; a step that has the mark removes what bears it, under whatever name.
 
 That a file is not there proves that it is gone only in the folder that it was made in: that may have been moved,
-and after a power cut its filesystem may not be mounted yet.
+and after a power cut its filesystem may not be mounted yet. So all that is done to a file is done in its folder,
+which is open and has its mark (``paths``); and with the rights of the task, but for the files in the workspace,
+which are the daemon's own.
 """
 
 from __future__ import annotations
@@ -16,18 +18,18 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 
 import attrs
 
 from taskd.errors import TargetExists, Unproven
 from taskd.model import JSON, Undo
-from taskd.operations.image import Image, Target, blaming, kernel, opened, refuse_other_kinds
-from taskd.operations.image.work import in_thread
+from taskd.operations.image import Image, Target, blaming, kernel, paths, refuse_other_kinds
+from taskd.operations.image.paths import FOLDER, folder_of, opened, walk
+from taskd.operations.image.work import in_own_thread, in_thread
+from taskd.runner import rights
 from taskd.runner.operation import Handle
-
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY
 
 # Bytes on disk above which a file is closed behind the task's back.
 _BIG = 16 << 20
@@ -66,19 +68,32 @@ def mark_at(path: str) -> Mark | None:
     """The mark of what is at ``path``, links not followed; None for nothing."""
     with ExitStack() as files:
         try:
-            return mark_of(opened(path, os.O_PATH | os.O_NOFOLLOW, files))
+            return mark_in(*folder_of(path, files))
         except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def mark_in(folder: int, name: str) -> Mark | None:
+    """``mark_at``, in an open folder."""
+    with ExitStack() as files:
+        try:
+            return mark_of(opened(name, os.O_PATH | os.O_NOFOLLOW, files, folder))
+        except FileNotFoundError:
             return None
 
 
 @attrs.frozen
 class Owned:
-    """A file that this task made, open for writing; ``home`` is the mark of its folder."""
+    """A file that this task made, open for writing; ``home`` is the mark of its folder.
+
+    ``verb`` removes it: "unlink" with the task's rights, "discard" with the daemon's own.
+    """
 
     path: str
     fd: int
     mark: Mark
     home: Mark
+    verb: str = "unlink"
 
     @property
     def undo(self) -> Undo:
@@ -87,7 +102,7 @@ class Owned:
 
     def removal(self, path: str) -> Undo:
         """The step that removes it from ``path``, if it is there."""
-        return Undo("unlink", {"path": path, "home": self.home.json(), "file": self.mark.json()})
+        return Undo(self.verb, {"path": path, "home": self.home.json(), "file": self.mark.json()})
 
     def remove(self) -> None:
         remove(self.path, self.home, self.mark)
@@ -97,80 +112,91 @@ class Owned:
         return Image(path, self.fd, 0, os.fstat(self.fd))
 
 
-async def make(handle: Handle, folder: str, name: str, files: ExitStack) -> Owned:
-    """A new empty file in ``folder``, called ``name`` or, where that is taken, ``name.1`` …
+async def make(handle: Handle, folder: str, name: str, files: ExitStack, *, verb: str = "unlink") -> Owned:
+    """A new empty file in ``folder``, called ``name`` or, where that is taken, ``name.1`` …; see ``Owned.verb``.
 
     Raises:
         OsRefusal: it cannot be made; names ``folder``.
+        Unproven: the folder was exchanged for another one.
     """
+    hop = in_own_thread if verb == "discard" else in_thread
     for n in count():
         path = os.path.join(folder, f"{name}.{n}" if n else name)
-        home = await in_thread(_vacant, path)
+        home = await hop(_vacant, path)
         if home is not None:
-            await handle.journal("unlink", path=path, home=home.json())
-            owned = await in_thread(_create, path, home, files)
+            await handle.journal(verb, path=path, home=home.json())
+            owned = await hop(_create, path, home, files, verb)
             if owned is not None:
-                await handle.journal("unlink", **owned.undo.args)
+                await handle.journal(verb, **owned.undo.args)
                 return owned
     raise AssertionError("unreachable")
 
 
 def _vacant(path: str) -> Mark | None:
     """The mark of the folder; None if something is at ``path``, so that its name is never journaled."""
-    folder = os.path.dirname(path)
-    with blaming(folder), ExitStack() as files:
-        return None if os.path.lexists(path) else mark_of(opened(folder, _FOLDER, files))
-
-
-def _create(path: str, home: Mark, files: ExitStack) -> Owned | None:
-    with blaming(os.path.dirname(path)):
+    with blaming(os.path.dirname(path)), ExitStack() as files:
+        folder, name = folder_of(path, files)
         try:
-            fd = opened(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files)
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return mark_of(folder)
+        return None
+
+
+def _create(path: str, home: Mark, files: ExitStack, verb: str) -> Owned | None:
+    with blaming(os.path.dirname(path)), ExitStack() as own:
+        folder, name = _home(path, home, own)
+        try:
+            fd = opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files, folder)
         except FileExistsError:
             return None
-        return Owned(path, fd, mark_of(fd), home)
+        return Owned(path, fd, mark_of(fd), home, verb)
+
+
+def _home(path: str, home: Mark, files: ExitStack) -> tuple[int, str]:
+    """``folder_of``, if that is still the folder with the mark ``home``.
+
+    Raises:
+        Unproven: it is another one.
+    """
+    folder, name = folder_of(path, files)
+    if not home.same(mark_of(folder)):
+        raise Unproven(os.path.dirname(path), "it is no longer the folder that the task began to write to")
+    return folder, name
 
 
 def settle(owned: Owned, owner: tuple[int, int] | None, mode: int, path: str) -> None:
-    """Owner, mode, content and name onto the disk. Errors speak of ``path``."""
-    with blaming(path):
+    """Owner, mode, content and name onto the disk. Errors speak of ``path``.
+
+    Raises:
+        Unproven: the folder was exchanged for another one.
+    """
+    with blaming(path), ExitStack() as files:
         found = os.fstat(owned.fd)
         if owner is not None and owner != (found.st_uid, found.st_gid):
             os.fchown(owned.fd, *owner)
         os.fchmod(owned.fd, mode)
         os.fsync(owned.fd)
-        sync_folder(os.path.dirname(owned.path))
-
-
-def sync_folder(folder: str) -> None:
-    with ExitStack() as files:
-        _sync(opened(folder, _FOLDER, files))
-
-
-def _sync(folder: int) -> None:
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        # A folder of the kernel's own (/proc, /sys): nothing in it is on a disk.
-        if error.errno != errno.EINVAL:
-            raise
+        folder, _ = _home(owned.path, owned.home, files)
+        paths.sync(folder)
 
 
 def publish(owned: Owned, target: str) -> None:
-    """Give it the name ``target``, which must be free.
+    """Give it the name ``target`` in its folder, which must be free.
 
     Raises:
         TargetExists: it is not, any more.
-        Unproven: somebody has taken the file away.
+        Unproven: somebody has taken the file, or the folder, away.
     """
-    with blaming(target):
-        if not owned.mark.same(mark_at(owned.path)):
+    with blaming(target), ExitStack() as files:
+        folder, name = _home(owned.path, owned.home, files)
+        if not owned.mark.same(mark_in(folder, name)):
             raise Unproven(owned.path, "it is no longer the file that this task made")
         try:
-            kernel.rename_new(owned.path, target)
+            kernel.rename_new(folder, name, os.path.basename(target))
         except FileExistsError:
             raise TargetExists(target) from None
-        sync_folder(os.path.dirname(target))
+        paths.sync(folder)
 
 
 def replacement(owned: Owned, target: Target) -> Undo:
@@ -190,19 +216,22 @@ async def replace(part: str, target: str, file: Mapping[str, JSON]) -> None:
 
 
 def _replace(part: str, target: str, mark: Mark) -> None:
-    if mark.same(mark_at(part)):
-        try:
-            found = os.lstat(target)
-        except FileNotFoundError:
-            pass
-        else:
-            refuse_other_kinds(found, target)
-            if stat.S_ISBLK(found.st_mode):
-                raise Unproven(target, "it has become a block device")
-        os.rename(part, target)
-    elif not mark.same(mark_at(target)):
-        raise Unproven(target, f"its new content is gone from {part}")
-    sync_folder(os.path.dirname(target))
+    with ExitStack() as files:
+        folder, old = folder_of(part, files)
+        new = os.path.basename(target)
+        if mark.same(mark_in(folder, old)):
+            try:
+                found = os.stat(new, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError:
+                pass
+            else:
+                refuse_other_kinds(found, target)
+                if stat.S_ISBLK(found.st_mode):
+                    raise Unproven(target, "it has become a block device")
+            os.rename(old, new, src_dir_fd=folder, dst_dir_fd=folder)
+        elif not mark.same(mark_in(folder, new)):
+            raise Unproven(target, f"its new content is gone from {part}")
+        paths.sync(folder)
 
 
 async def unlink(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] | None = None) -> None:
@@ -217,13 +246,19 @@ async def unlink(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] |
     await in_thread(remove, path, read_mark(home), None if file is None else read_mark(file))
 
 
+async def discard(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] | None = None) -> None:
+    """Verb: ``unlink`` in the workspace, where the files are the daemon's own."""
+    with rights.acting(None):
+        await unlink(path, home, file)
+
+
 def remove(path: str, home: Mark, mark: Mark | None) -> None:
     folder, name = os.path.split(path)
     with ExitStack() as files:
-        try:
-            at = opened(folder, _FOLDER, files)
-        except (FileNotFoundError, NotADirectoryError):
-            at = None
+        at: int | None = None
+        # Also where it may not be looked at: somebody has put a link to another folder in its place.
+        with suppress(OSError):
+            at = walk(folder, FOLDER, files)
         if at is None or not home.same(mark_of(at)):
             at = _moved(folder, home, files)
         if at is None:
@@ -237,7 +272,7 @@ def remove(path: str, home: Mark, mark: Mark | None) -> None:
             if mark.same(mark_of(fd)) if mark is not None else _fresh(os.fstat(fd)):
                 os.unlink(name, dir_fd=at)
         # Also where it was gone: whoever removed it may have been stopped before the sync.
-        _sync(at)
+        paths.sync(at)
 
 
 def _let_go(fd: int) -> None:
@@ -253,7 +288,7 @@ def _let_go(fd: int) -> None:
 def _fresh(found: os.stat_result) -> bool:
     mode = found.st_mode
     private = stat.S_ISREG(mode) and not stat.S_IMODE(mode) & ~0o600
-    return private and found.st_size == 0 and found.st_nlink == 1 and found.st_uid == os.geteuid()
+    return private and found.st_size == 0 and found.st_nlink == 1 and found.st_uid == rights.uid()
 
 
 def _moved(folder: str, home: Mark, files: ExitStack) -> int | None:
@@ -262,21 +297,36 @@ def _moved(folder: str, home: Mark, files: ExitStack) -> int | None:
     Raises:
         Unproven: it cannot be told whether it was moved or removed.
     """
-    near = folder
-    while not os.path.isdir(near):
-        near = os.path.dirname(near)
-    if os.stat(near).st_dev != home.dev:
+    near, anchor = _nearest(folder, files)
+    if os.fstat(anchor).st_dev != home.dev:
         raise Unproven(near, "the filesystem that the task wrote to is not mounted here")
     if home.handle is None:
         raise Unproven(folder, "it is no longer the folder that the task wrote to")
     try:
-        fd = kernel.open_handle(opened(near, _FOLDER, files), home.handle, _FOLDER)
+        # To open by a handle is root's alone. What is done in the folder then is again as the task may.
+        with rights.own():
+            mount = paths.reopened(anchor, os.O_RDONLY | os.O_DIRECTORY, files)
+            return paths.closed_by(files, kernel.open_handle(mount, home.handle, FOLDER))
     except OSError as error:
         if error.errno == errno.ESTALE:
             return None
         raise Unproven(folder, "whether it was moved or removed cannot be told") from None
-    files.callback(os.close, fd)
-    return fd
+
+
+def _nearest(folder: str, files: ExitStack) -> tuple[str, int]:
+    """The innermost folder on the way to ``folder`` that is there, and open.
+
+    Raises:
+        Unproven: there is none.
+    """
+    near = folder
+    while True:
+        try:
+            return near, walk(near, FOLDER, files)
+        except OSError:
+            if near == "/":
+                raise Unproven(folder, "nothing on the way to it is there") from None
+            near = os.path.dirname(near)
 
 
 def read_mark(args: Mapping[str, JSON]) -> Mark:

@@ -2,11 +2,13 @@
 
 The law: the pre-image is whole and synced, then one journal step names it, the target and the ranges, then the
 target is written. The undo writes back where the target differs, and only to a target that is provably the
-one that was saved; to any other it refuses, and the pre-image stays.
+one that was saved; to any other it refuses, and the pre-image stays. The target is opened with the rights of the
+task, then as later; the pre-image is the daemon's own.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -17,11 +19,17 @@ from taskd.errors import Unproven
 from taskd.model import JSON
 from taskd.operations.image import Image, Ranges, Target, blaming, clipped, device, length_of, open_image
 from taskd.operations.image.owned import Mark, Owned, make, mark_of, read_mark, settle
+from taskd.operations.image.paths import walk
 from taskd.operations.image.transfer import Piece, Transfer, Writeback, packed, put_changed, put_sparse
-from taskd.operations.image.work import Passes, descriptors, in_thread
+from taskd.operations.image.work import Passes, descriptors, in_own_thread, in_thread
+from taskd.runner import rights
 from taskd.runner.operation import Handle
 
 _PRIVATE: Final = 0o600
+
+# What of the room in the workspace's filesystem only an admin's pre-image takes: the last tenth. A store that
+# cannot write is everybody's misfortune.
+_SPARED: Final = 10
 
 
 def open_in_place(target: Target, files: ExitStack) -> Image:
@@ -36,6 +44,9 @@ def open_in_place(target: Target, files: ExitStack) -> Image:
         found = target.stat
         if found is None or (found.st_dev, found.st_ino) != (image.stat.st_dev, image.stat.st_ino):
             raise Unproven(target.path, "it was exchanged while it was opened")
+        if rights.current() is not None and image.stat.st_mode & (stat.S_ISUID | stat.S_ISGID):
+            # The kernel takes these bits off when it is written to, and the undo could not put them back.
+            raise PermissionError(errno.EPERM, "it has a set-user-ID or set-group-ID bit")
         if image.device and not device.recognisable(device.identity(image)):
             raise Unproven(target.path, "nothing about it would be recognised after a crash")
     return image
@@ -51,13 +62,13 @@ async def save(handle: Handle, target: Image, ranges: Ranges, passes: Passes, fi
 
     When this has returned, the target may be written.
     """
-    owned = await make(handle, handle.workspace, f"{handle.id}.preimage", files)
+    owned = await make(handle, handle.workspace, f"{handle.id}.preimage", files, verb="discard")
     old = clipped(ranges, target.size)
     image = await in_thread(_sized, owned, length_of(old))
     transfer = Transfer(target, image, packed(old), put=put_sparse, writeback=Writeback(image))
     transfer.sparse = () if target.device else (target.fd,)
     await passes.run(transfer)
-    identity = await in_thread(_settle, owned, target)
+    identity = await in_own_thread(_settle, owned, target)
     saved: JSON = [[start, end - start] for start, end in old]
     await handle.journal(
         "restore",
@@ -73,6 +84,10 @@ async def save(handle: Handle, target: Image, ranges: Ranges, passes: Passes, fi
 
 def _sized(owned: Owned, size: int) -> Image:
     with blaming(owned.path):
+        room = os.fstatvfs(owned.fd)
+        free = (room.f_bavail - room.f_blocks // _SPARED) * room.f_frsize
+        if rights.current() is not None and free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.ftruncate(owned.fd, size)
         return owned.image(owned.path)
 
@@ -99,7 +114,7 @@ async def restore(
     """
     old = tuple((start, start + length) for start, length in ranges)
     async with descriptors() as files:
-        saved = await in_thread(_open_preimage, preimage, read_mark(file), length_of(old), files)
+        saved = await in_own_thread(_open_preimage, preimage, read_mark(file), length_of(old), files)
         image = await in_thread(_open_again, target, identity, size, files)
         pieces = [Piece(each.target, each.source, each.length) for each in packed(old)]
         transfer = Transfer(saved, image, pieces, put=put_changed, writeback=Writeback(image))
@@ -115,7 +130,8 @@ def _open_preimage(path: str, mark: Mark, size: int, files: ExitStack) -> Image:
 
 
 def _open_again(path: str, identity: Mapping[str, JSON], size: int, files: ExitStack) -> Image:
-    is_device = stat.S_ISBLK(os.stat(path).st_mode)
+    with ExitStack() as own:
+        is_device = stat.S_ISBLK(os.fstat(walk(path, 0, own)).st_mode)
     image = open_image(path, _flags(device=is_device), files)
     if image.device:
         proven = "rdev" in identity and device.same_device(identity, device.identity(image))

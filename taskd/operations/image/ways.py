@@ -28,6 +28,7 @@ from taskd.operations.image import (
     require_replaceable,
 )
 from taskd.operations.image.owned import Owned, make, publish, replacement, settle
+from taskd.operations.image.paths import lstat
 from taskd.operations.image.preimage import open_in_place, save
 from taskd.operations.image.transfer import Method, Transfer, Writeback, compare, pieces_of, put, put_sparse
 from taskd.operations.image.work import Passes, descriptors, in_thread
@@ -193,7 +194,7 @@ def _begin_within_room(clone: Transfer, copy: Copy) -> None:
 def _merged_replacement(copy: Copy, part: Owned, old: Image) -> Undo:
     """The finish step, unless somebody wrote to the target since it was cloned: that would be lost."""
     try:
-        now = os.lstat(copy.target.path)
+        now = lstat(copy.target.path)
     except FileNotFoundError:
         raise TargetChanged(copy.path) from None
     if not os.path.samestat(now, old.stat) or old.touched or now.st_size != old.size:

@@ -2,7 +2,8 @@
 
 The law: nothing blocks the event loop, and between two hops a cancel is obeyed. A hop is never abandoned: who
 is cancelled waits for its end, a few hundredths of a second, so that no thread writes behind the back of an
-undo. What a thread opens is closed by the ``ExitStack`` it was given, however the task ends.
+undo. Each hop has the rights of the task (``runner.rights``). What a thread opens is closed by the ``ExitStack``
+it was given, however the task ends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import trio
 from trio.lowlevel import RunVar
 
 from taskd.operations.image.transfer import Transfer, Writeback
+from taskd.runner import rights
 
 T = TypeVar("T")
 
@@ -33,13 +35,19 @@ _PAGE: Final = 4096
 
 
 async def in_thread(function: Callable[..., T], *args: object) -> T:
-    """Call it in a worker thread; a cancel waits until it has returned."""
+    """Call it in a worker thread, with the task's rights; a cancel waits until it has returned."""
     try:
         limiter = _limiter.get()
     except LookupError:
         limiter = trio.CapacityLimiter(_THREADS)
         _limiter.set(limiter)
-    return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+    return await rights.in_thread(function, *args, limiter=limiter)
+
+
+async def in_own_thread(function: Callable[..., T], *args: object) -> T:
+    """``in_thread`` with the daemon's own rights, for what is in its workspace."""
+    with rights.acting(None):
+        return await in_thread(function, *args)
 
 
 @asynccontextmanager
