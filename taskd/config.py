@@ -100,6 +100,7 @@ class Config:
         (),
         unit="paths",
         each=FOLDERS,
+        reload=False,
     )
     max_message_bytes: int = setting("longest request, in bytes", 1024 * 1024, least=1024, unit="bytes")
     max_depth: int = setting("deepest nesting of a request", 100, least=8, most=200, unit="levels")

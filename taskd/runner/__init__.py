@@ -68,8 +68,8 @@ class Runner:
     ``structure`` turns stored params into the operation's params (the codec's, handed in so that this room
     stays without it). ``workspace`` is a folder for files that journals name; ``log_lines`` how many lines of
     a task's log are kept; how many tasks run at once, in all, of one owner and of each operation, is said by
-    ``running_tasks``, ``running_per_owner`` and ``running_per_operation``: the rest is queued. The numbers of lines
-    and of tasks, in all and of one owner, may be set anew.
+    ``running_tasks``, ``running_per_owner`` and ``running_per_operation``: the rest is queued. All of these numbers
+    but the last may be set anew.
     """
 
     store: Store

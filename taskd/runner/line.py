@@ -99,7 +99,7 @@ class Line:
     _operations: Counter[str] = attrs.field(factory=Counter)
 
     def resize(self, total: int, per_owner: int) -> None:
-        """Other limits from here on: those in line move up where there is more room; nobody who runs is stopped."""
+        """Other limits from here on: those in line move up where there is room; nobody who runs is stopped."""
         self.total, self.per_owner = total, per_owner
         self._dispatch()
 

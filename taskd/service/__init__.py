@@ -49,8 +49,8 @@ PROCESSOR = "taskd:"
 @attrs.define(eq=False)
 class Service:
     """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10, which may
-    be set anew at any time; so may ``roots``, the folders that who comes by a token may act beneath. ``tokens`` has
-    the verbs about tokens.
+    be set anew at any time. ``roots`` are the folders that who comes by a token may act beneath. ``tokens`` has the
+    verbs about tokens.
     """
 
     store: Store

@@ -150,7 +150,7 @@ async def running_tasks(running: Daemon) -> object:
         while True:
             page = await peer.call("Task.list")
             states = [task["state"] for task in page["tasks"]]
-            if states.count("running") >= running.settings.running_tasks:
+            if states.count("running") >= min(running.settings.running_tasks, running.settings.running_per_owner):
                 return states.count("running")
             for task in page["tasks"]:
                 if task["state"] == "queued":
@@ -269,6 +269,7 @@ SEEN = {
     "koodrive_wire": Seen("table", "example", koodrive, "0", 0),
     "tasks_per_owner": Seen(1, 3, unfinished, "Too_many_tasks", "done"),
     "running_tasks": Seen(1, 2, running_tasks, 1, 2),
+    "running_per_owner": Seen(1, 2, running_tasks, 1, 2),
     "log_lines": Seen(5, 3, log_lines, 5, 3),
     "retention_days": Seen(1.0, 0.0, remembered_days, 1, 0),
     "retention_count": Seen(3, 1, remembered, 3, 1),
