@@ -17,7 +17,8 @@ PACKAGE = Path(taskd.__file__).parent
 
 EVERYTHING = {
     "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access", "service",
-    "dialects", "rpc", "web", "wire", "connection", "config", "systemd", "listener", "reload", "peer", "server",
+    "dialects", "rpc", "web", "wire", "connection", "config", "systemd", "listener", "reload", "peer", "logs",
+    "metrics", "server",
     "client", "cli",
 }  # fmt: skip
 
@@ -29,22 +30,28 @@ ROOMS: dict[str, set[str]] = {
     "codec": {"model", "states", "errors"},
     "store": {"model", "states", "errors", "codec"},
     "registry": {"model", "states", "errors"},
-    "runner": {"model", "states", "errors", "registry", "store"},
+    # The lines that an operation logs are about its task, and only who runs it knows which that is.
+    "runner": {"model", "states", "errors", "registry", "store", "logs"},
     "operations": {"model", "errors", "runner"},
     "access": {"model", "errors"},
     "service": {
-        "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access",
+        "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access", "metrics",
     },
     "dialects": {"states", "model", "errors", "codec", "service", "operations"},
     # XML has a type for dates where JSON has a string: `model.DateTime` tells them apart.
     "rpc": {"errors", "model"},
-    "web": {"wire", "rpc", "dialects", "service", "model", "errors"},
+    # Calls are counted where they are told apart, and every answer to one passes by here.
+    "web": {"wire", "rpc", "dialects", "service", "model", "errors", "metrics"},
     "wire": {"errors"},
-    "connection": {"wire", "rpc", "web", "dialects", "service", "model", "errors"},
+    "connection": {"wire", "rpc", "web", "dialects", "service", "model", "errors", "metrics"},
     "config": {"errors"},
     "systemd": {"errors"},
     # Where connections come in is systemd's socket or our own; nothing above needs to know which.
     "listener": {"systemd", "errors"},
+    # How lines are told to the journal is systemd's word.
+    "logs": {"systemd"},
+    # Numbers about our nouns. Registry and store count nothing themselves: they are given whom to tell.
+    "metrics": {"model", "states", "errors"},
     "reload": {"config", "systemd", "errors"},
     # The kernel's word on who is on a socket, before anything of ours has to do with it.
     "peer": set(),

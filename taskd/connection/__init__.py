@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from time import perf_counter
 from typing import Final
 
 import attrs
@@ -34,7 +35,9 @@ from taskd.connection.context import Context, ForCaller
 from taskd.connection.frames import Frames
 from taskd.connection.streams import Opened, Subscriptions
 from taskd.dialects import Method
-from taskd.errors import InternalError, Unauthenticated, WireError, XenApiError
+from taskd.dialects.xenapi import XenApi
+from taskd.errors import InternalError, TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
+from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
@@ -81,7 +84,7 @@ class Connection:
     caller: Caller
     service: Service
     methods: Mapping[str, Method]
-    xenapi: rpc.Positional
+    xenapi: XenApi
     paths: web.Paths
     limits: Limits = Limits()
     _framing: wire.Opening = attrs.field(init=False)
@@ -108,7 +111,11 @@ class Connection:
 
     def _bound(self, method: Method) -> Callable[..., Awaitable[JSON]]:
         async def call(context: Context, /, **params: JSON) -> JSON:
-            return await method(self.service, context.caller, params, context.channel)
+            began = perf_counter()
+            try:
+                return await method(self.service, context.caller, params, context.channel)
+            finally:
+                self.service.metrics.request(method.dialect, method.name, perf_counter() - began)
 
         return call
 
@@ -193,10 +200,10 @@ class Connection:
                 await self._send(await web.respond(message, self._site(message), self.paths))
             case wire.Response() | wire.Control():
                 await self._send(message)
-            case WireError() if self._frames is not None:
-                pass
             case WireError():
-                await self._send(rpc.refuse(message))
+                self.service.metrics.refused(message)
+                if self._frames is None:
+                    await self._send(rpc.refuse(message))
             case _ if self._frames is not None:
                 await self._admit()
                 answering.start_soon(self._later, partial(self._frames.answer, message))
@@ -286,7 +293,13 @@ class Connection:
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
             positional=rpc.Part(self._positional, subtask_of),
+            refused=self._refused,
         )
+
+    def _refused(self, error: TaskdError) -> None:
+        if isinstance(error, UnknownMethod) and error.method not in self.methods:
+            self.service.metrics.request("native", UNKNOWN, 0.0)
+        self.service.metrics.refused(error)
 
     # HTTP: nothing else is read or said until there is the answer.
 

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import aclosing
+from time import perf_counter
 from typing import Final
 
 import attrs
@@ -19,6 +20,7 @@ import trio
 from taskd.connection.streams import Send, Subscriptions
 from taskd.dialects import ucloud
 from taskd.errors import InternalError, TaskdError, Unauthenticated
+from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
@@ -45,6 +47,15 @@ class Frames:
                 case {"streamId": str(stream_id)}:  # the original says nothing, which helps nobody
                     await self.send([ucloud.response(stream_id, ucloud.NO_CALL)], _always)
             return
+        known = call.call in ucloud.CALLS or call.call in ucloud.STREAMS
+        began = perf_counter()
+        try:
+            await self._answer(call)
+        finally:
+            name = call.call if known else UNKNOWN
+            self.service.metrics.request("ucloud", name, perf_counter() - began)
+
+    async def _answer(self, call: ucloud.FrameCall) -> None:
         try:
             caller = self.who(call.bearer)
             listening = ucloud.STREAMS.get(call.call)
@@ -53,6 +64,7 @@ class Frames:
                 return
             reply = await ucloud.call(self.service, caller, call.call, call.payload)
         except TaskdError as error:
+            self.service.metrics.refused(error)
             reply = ucloud.refuse_frame(error)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise

@@ -80,7 +80,7 @@ class Runner:
     _slots: trio.CapacityLimiter = attrs.field(
         init=False, default=attrs.Factory(lambda self: trio.CapacityLimiter(self.running_tasks), takes_self=True)
     )
-    _recovered: trio.Event = attrs.field(factory=trio.Event)
+    recovered: trio.Event = attrs.field(factory=trio.Event)
     _claims: Claims = attrs.field(factory=Claims)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -104,7 +104,7 @@ class Runner:
             task_status.started()
             for live in interrupted:
                 await self._settled(live)
-            self._recovered.set()
+            self.recovered.set()
             await trio.sleep_forever()
 
     async def _kill_survivors(self, live: Live) -> None:
@@ -149,13 +149,13 @@ class Runner:
             await self.bury(live)
         except Exception:
             # A fault of ours. The task stays as it is on disk, and the next start takes it up again.
-            logger.exception("task %s could not be attended", live.task.id)
+            logger.exception("could not be attended", extra=live.task.about)
 
     async def bury(self, live: Live) -> None:
         """A task has ended: let go of it, and destroy it where that was to wait for its end."""
-        task = live.task
         self.registry.remove(live)
-        logger.info("task %s %s %s %s", task.id, task.operation, task.state, task.error.code if task.error else "")
+        task, said = live.task, live.task.error
+        logger.info("%s %s%s", task.operation, task.state, f" {said.code}" if said else "", extra=task.about)
         if not task.journal:  # what it still owes, it holds on to
             self._claims.release(task.id)
         if task.destroy_on_finish and not task.journal:
@@ -220,7 +220,7 @@ class Runner:
                 async with live.lock:
                     return await decide()
             except StoreUnavailable as error:
-                logger.error("task %s waits for the store: %s", live.task.id, error)
+                logger.error("waits for the store: %s", error, extra=live.task.about)
             await trio.sleep(PATIENCE)
 
     async def log(self, live: Live, *lines: str) -> None:
@@ -245,7 +245,7 @@ class Runner:
             with trio.CancelScope() as live.scope, limit:
                 if live.cancel_asked:
                     live.scope.cancel()
-                await self._recovered.wait()
+                await self.recovered.wait()
                 await self._claim(live, operation)
                 async with self._slots:
                     new = {"attempt": live.task.attempt + 1, "started_at": now(), "progress": Progress()}
@@ -281,7 +281,7 @@ class Runner:
         if operation is None or operation.run is None:
             raise OperationMissing(live.task.operation)
         handle = TaskHandle(self, live, operation)
-        with contained():
+        with contained(live.task.about):
             params = self.structure(live.task.params, operation.params)
             result = await operation.run(params, handle)
         if live.task.state is State.RUNNING:

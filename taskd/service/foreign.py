@@ -13,7 +13,7 @@ async def check(kind: Operation, params: object) -> None:
     if kind.check is None:
         return
     try:
-        with contained():
+        with contained({}):
             await trio.to_thread.run_sync(kind.check, params)
     except BadParams as error:
         raise BadParams("params." + error.path, error.fault) from None
@@ -21,5 +21,5 @@ async def check(kind: Operation, params: object) -> None:
 
 def label_of(kind: Operation, params: object) -> str:
     """The label of a task that was given none."""
-    with contained():
+    with contained({}):
         return kind.label(params) if kind.label is not None else kind.name
