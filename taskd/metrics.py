@@ -11,7 +11,7 @@ happens, in a microsecond or two; what is there now (``Now``) is looked at when 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -48,11 +48,22 @@ class Now:
     recovering: bool
 
 
+@attrs.frozen
+class Family:
+    """One metric, for who describes it: ``type`` is ``gauge``, ``counter`` or ``histogram``."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    doc: str
+
+
 @attrs.define(eq=False, slots=False)
 class Metrics:
     """All numbers of one daemon."""
 
     registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)
+    _families: list[Family] = attrs.field(factory=list)
     _calls: dict[tuple[str, str], Histogram] = attrs.field(factory=dict)
     # The tasks that were asked to stop, and when, by the monotonic clock; those that owe an undo or a finish.
     _asked: dict[str, float] = attrs.field(factory=dict)
@@ -60,12 +71,15 @@ class Metrics:
 
     def __attrs_post_init__(self) -> None:
         def gauge(name: str, doc: str, *labels: str) -> Gauge:
+            self._families.append(Family(f"taskd_{name}", "gauge", labels, doc))
             return Gauge(f"taskd_{name}", doc, labels, registry=self.registry)
 
         def counter(name: str, doc: str, *labels: str) -> Counter:
+            self._families.append(Family(f"taskd_{name}_total", "counter", labels, doc))
             return Counter(f"taskd_{name}", doc, labels, registry=self.registry)
 
         def histogram(name: str, doc: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            self._families.append(Family(f"taskd_{name}", "histogram", labels, doc))
             return Histogram(f"taskd_{name}", doc, labels, registry=self.registry, buckets=buckets)
 
         self._info = gauge("info", "1, with the version of the daemon", "version")
@@ -148,6 +162,10 @@ class Metrics:
                 self._copied.inc(copied)
 
     # What is told.
+
+    def families(self) -> Sequence[Family]:
+        """All that there is, in the order in which it is told."""
+        return tuple(self._families)
 
     def text(self, now: Now) -> bytes:
         """Everything, in the text format of Prometheus 0.0.4. One call at a time; it takes some milliseconds."""

@@ -100,7 +100,9 @@ def test_no_file_imports_by_a_relative_name() -> None:
             assert not (isinstance(node, ast.ImportFrom) and node.level), path
 
 
-@pytest.mark.parametrize("room", ["wire", "rpc", "codec", "errors", "states", "model", "access", "config", "peer"])
+@pytest.mark.parametrize(
+    "room", ["wire", "rpc", "codec", "errors", "states", "model", "access", "config", "peer", "logs", "metrics"]
+)
 def test_what_needs_no_event_loop_knows_none(room: str) -> None:
     """``rpc`` runs batches in a nursery; everything else here is plain."""
     for path in modules():

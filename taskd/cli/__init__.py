@@ -24,7 +24,7 @@ from taskd.errors import TaskdError
 
 COMMANDS: Final = (
     *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),
-    "install-units",
+    *("install-units", "doctor"),
 )
 
 
