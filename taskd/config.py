@@ -20,6 +20,9 @@ from taskd.places import default_file, default_socket, default_state
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+# ``key=value``, or a JSON object (``logs``).
+LOG_FORMATS = ("text", "json")
+
 # What each string of a list must be, and how that is said.
 # A user, or a group as sudoers(5) writes it. In no name is what ends one in the tables of both, or a line there.
 NAMES = (
@@ -68,6 +71,7 @@ class Config:
         reload=False,
     )
     log_level: str = setting("least severity to log: debug, info, warning or error", "info", unit="word")
+    log_format: str = setting("each line of the log: text (key=value) or json", "text", unit="word")
     socket_mode: str = setting(
         "permissions of the socket file, octal, where systemd hands over none",
         "0660",
@@ -189,6 +193,8 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
         raise ConfigError(where, f"must be at most {most}, not {value}")
     if field.name == "log_level" and value not in LOG_LEVELS:
         raise ConfigError(where, f"must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
+    if field.name == "log_format" and value not in LOG_FORMATS:
+        raise ConfigError(where, f"must be one of {', '.join(LOG_FORMATS)}, not {value!r}")
     if field.name == "koodrive_wire" and value not in KOODRIVE_WIRES:
         raise ConfigError(where, f"must be one of {', '.join(KOODRIVE_WIRES)}, not {value!r}")
     if field.name == "socket_mode" and not re.fullmatch("0?[0-7]{3}", value):

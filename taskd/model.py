@@ -188,6 +188,11 @@ class Task:
         """When something last happened to it, in memory or durably."""
         return max(self.created_at, self.modified_at or self.created_at, self.progress.moved_at or self.created_at)
 
+    @property
+    def about(self) -> Mapping[str, str]:
+        """The fields of a line of the daemon's log about it (``logging``'s ``extra``)."""
+        return {"task": self.id, "dbg": self.debug_info} if self.debug_info else {"task": self.id}
+
     def __repr__(self) -> str:
         return f"<Task {self.id} {self.operation} {self.state} rev={self.revision}>"
 

@@ -32,6 +32,7 @@ from taskd import (
     config,
     dialects,
     listener,
+    logs,
     operations,
     peer,
     reload,
@@ -49,6 +50,7 @@ from taskd.errors import (
     StoreUnusable,
     TooManyConnections,
 )
+from taskd.metrics import Metrics
 from taskd.model import Caller, now
 from taskd.operations import Operations
 from taskd.registry import Registry
@@ -127,7 +129,7 @@ class Server:
         """
         self._go_by(settings)
         reload.give(settings, self.service, self.service.runner)
-        logging.getLogger().setLevel(settings.log_level.upper())
+        logs.go_by(settings.log_level, settings.log_format)
         for connection, (found, who) in tuple(self._connections.items()):
             try:
                 same = who == await self._caller(found)
@@ -148,11 +150,12 @@ class Server:
         found = peer.of(stream.socket.fileno())
         uid, limit = found.uid, self.config.connections_per_user
         if self._per_user[uid] >= limit or self._per_user.total() >= self._most:
-            refusal = codec.dumps(rpc.refuse(TooManyConnections(min(limit, self._most)))) + b"\n"
+            error = TooManyConnections(min(limit, self._most))
+            refusal = codec.dumps(rpc.refuse(error, self.service.metrics.refused)) + b"\n"
             with trio.move_on_after(1):
                 await stream.send_all(refusal)
             return
-        self._per_user[uid] += 1
+        self._count(uid, 1)
         try:
             who = await self._caller(found)
             connection = Connection(
@@ -164,8 +167,12 @@ class Server:
             finally:
                 del self._connections[connection]
         finally:
-            self._per_user[uid] -= 1
-            self._per_user += Counter()  # drops users that have none left
+            self._count(uid, -1)
+
+    def _count(self, uid: int, more: int) -> None:
+        self._per_user[uid] += more
+        self._per_user += Counter()  # drops users that have none left
+        self.service.health.connections = self._per_user.total()
 
     async def _caller(self, found: peer.Peer) -> Caller:
         """Who that is, by the newest settings; looked up once, for as long as it is among the newest that were."""
@@ -214,16 +221,18 @@ async def serve(
     task_status: trio.TaskStatus[Service] = trio.TASK_STATUS_IGNORED,
     *,
     read: Callable[[], Config] | None = None,
+    metrics: Metrics | None = None,
 ) -> None:
     """Recover, then serve until SIGTERM, SIGINT or cancelled. Started when calls are answered.
 
-    On SIGHUP go by the settings that ``read`` gives; without it they stay.
+    On SIGHUP go by the settings that ``read`` gives; without it they stay. ``metrics`` counts what happens.
 
     Raises:
         ConfigError: it cannot listen, or is told nonsense by systemd.
     """
     watchdog_s = systemd.watchdog_s()
-    registry = Registry()
+    metrics = metrics or Metrics()
+    registry = Registry(noted=metrics.changed)
     workspace = str(Path(settings.state) / "workspace")
     runner = Runner(
         store,
@@ -245,6 +254,7 @@ async def serve(
         max_text=settings.max_text,
         max_result_bytes=settings.max_result_bytes,
         roots=settings.roots,
+        metrics=metrics,
     )
     server = Server(settings, service, XenApi(service))
     # Bound before anything is recovered: a socket that is taken is a reason not to start, and whoever connects
@@ -254,6 +264,7 @@ async def serve(
         async with trio.open_nursery() as background:
             await background.start(registry.keep_revisions, store.reserve)
             await background.start(runner.run)
+            background.start_soon(service.health.beat)
             background.start_soon(forget_old, store, lambda: server.config, registry.forget)
             background.start_soon(systemd.feed_watchdog, watchdog_s)
             background.start_soon(systemd.keep_status, partial(status, registry), registry.feed.moved)
@@ -301,51 +312,13 @@ async def run(settings: Config, read: Callable[[], Config]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     table = operations.load()
     with lock(Path(settings.state)):
-        store = await SqliteStore.open(Path(settings.state) / "taskd.sqlite")
+        metrics = Metrics()
+        store = await SqliteStore.open(Path(settings.state) / "taskd.sqlite", metrics.committed)
         try:
-            await serve(settings, table, store, read=read)
+            await serve(settings, table, store, read=read, metrics=metrics)
         finally:
             with trio.CancelScope(shield=True):
                 await store.close()
-
-
-class _Line(logging.Formatter):
-    """One line an event; with syslog priorities where the journal reads them (sd-daemon(3))."""
-
-    priorities = {
-        logging.DEBUG: 7,
-        logging.INFO: 6,
-        logging.WARNING: 4,
-        logging.ERROR: 3,
-        logging.CRITICAL: 2,
-    }
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        if not systemd.is_journal(sys.stderr):
-            return line
-        priority = f"<{self.priorities.get(record.levelno, 6)}>"
-        return "\n".join(priority + each for each in line.splitlines())
-
-
-class _Once(logging.Filter):
-    """Of trio's complaints that no connection can be accepted (ten a second), one a minute, in one line."""
-
-    said = float("-inf")
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.exc_info = None
-        due = record.created - self.said >= 60
-        self.said = record.created if due else self.said
-        return due
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.getLogger("trio.serve_listeners").addFilter(_Once())
-    handler = logging.StreamHandler(sys.stderr)
-    stamp = "" if systemd.is_journal(sys.stderr) else "%(asctime)s "
-    handler.setFormatter(_Line(f"{stamp}%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=level.upper())
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -372,7 +345,7 @@ def main(
             for name, value in attrs.asdict(settings).items():
                 click.echo(f"{name} = {codec.dumps(value).decode()}")
             return
-        _log_to_stderr(settings.log_level)
+        logs.begin(settings.log_level, settings.log_format)
         # A watchdog ends a loop that does not turn with SIGABRT: the log then shows where it stood.
         faulthandler.enable()
         trio.run(run, settings, read)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
+from time import perf_counter
 from typing import Final, TypeAlias
 from urllib.parse import parse_qsl, unquote
 
@@ -25,7 +26,7 @@ import attrs
 import orjson
 import trio
 
-from taskd import __version__, rpc
+from taskd import __version__, metrics, rpc
 from taskd.dialects import Asked, Face, Reply, native
 from taskd.errors import BadParams, InternalError, TaskdError, Unauthenticated, WireError, XenApiError
 from taskd.model import JSON, Caller
@@ -88,7 +89,9 @@ def paths(*faces: Face) -> Paths:
     table = dict(PATHS)
     for face in faces:
         for path, methods in face.routes.items():
-            table[path] = {method: partial(_faced, face, answer) for method, answer in methods.items()}
+            table[path] = {
+                method: partial(_faced, face, f"{method} {path}", answer) for method, answer in methods.items()
+            }
     return table
 
 
@@ -146,6 +149,7 @@ async def respond(request: Request, site: Site, table: Paths) -> Response:
     try:
         return await answer(request, site)
     except Unauthenticated as error:
+        site.service.metrics.refused(error)
         return _unauthenticated(error)
 
 
@@ -163,9 +167,12 @@ def _subtask_of(request: Request) -> str:
 
 
 async def _faced(
-    face: Face, answer: Callable[[Asked], Awaitable[Reply]], request: Request, site: Site
+    face: Face, name: str, answer: Callable[[Asked], Awaitable[Reply]], request: Request, site: Site
 ) -> Response:
-    """The answer of a dialect with paths of its own, errors in its own shape."""
+    """The answer of a dialect with paths of its own, errors in its own shape; its calls are told apart by method
+    and path.
+    """
+    began = perf_counter()
     language = request.header("language") or ""
     id = unquote(request.path.rpartition("/")[2], errors="replace")
     try:
@@ -173,10 +180,13 @@ async def _faced(
         site.service.allow(asked.caller, "")
         reply = await answer(asked)
     except TaskdError as error:
+        site.service.metrics.refused(error)
         reply = face.refuse(error, language)
     except Exception:
-        logger.exception("%s %s failed", request.method, request.path)
+        logger.exception("%s failed", name)
         reply = face.refuse(InternalError(), language)
+    finally:
+        site.service.metrics.request(face.name, name, perf_counter() - began)
     return Response(reply.status, orjson.dumps(reply.body, option=orjson.OPT_APPEND_NEWLINE), FACE_TYPE)
 
 
@@ -200,6 +210,7 @@ async def _xmlrpc(request: Request, site: Site) -> Response:
     try:
         call = read() if len(request.body) <= AT_ONCE else await trio.to_thread.run_sync(read)
     except WireError as error:
+        site.service.metrics.refused(error)
         return Response(200, xml.fault(error), XML_TYPE)
     write = xml.bare if call.method.replace("_", ".").lower() == "system.listmethods" else xml.success
     try:
@@ -208,6 +219,7 @@ async def _xmlrpc(request: Request, site: Site) -> Response:
         large = isinstance(value, dict | list)
         body = await trio.to_thread.run_sync(write, value) if large else write(value)
     except XenApiError as error:
+        site.service.metrics.refused(error)
         body = xml.failure(error)
     except TypeError:
         logger.exception("the result of %s cannot be said in XML", call.method)
@@ -216,15 +228,24 @@ async def _xmlrpc(request: Request, site: Site) -> Response:
 
 
 async def _health(request: Request, site: Site) -> Response:
-    registry = site.service.registry
-    return _json(
-        {
-            "status": "ok",
-            "version": __version__,
-            "revision": registry.revision,
-            "unfinished_tasks": len(registry),
-        }
-    )
+    registry, health = site.service.registry, site.service.health
+    fault = await health.fault()
+    said = {
+        "status": "ok" if fault is None else "degraded",
+        "version": __version__,
+        "revision": registry.revision,
+        "unfinished_tasks": len(registry),
+        "store_writable": fault is None,
+        "loop_lag_s": round(health.loop_lag_s, 3),
+        "recovering": health.recovering,
+    }
+    return attrs.evolve(_json(said), status=200 if fault is None else 503)
+
+
+async def _metrics(request: Request, site: Site) -> Response:
+    """For whoever may connect: there are numbers in it, and no names. Through a proxy a token is wanted."""
+    _ = site.known
+    return Response(200, await site.service.health.text(), metrics.TYPE)
 
 
 @cache
@@ -250,5 +271,6 @@ PATHS: Final[Paths] = {
     "/RPC2": {"POST": _xmlrpc},
     "/jsonrpc": {"POST": _jsonrpc},
     "/healthz": {"GET": _health},
+    "/metrics": {"GET": _metrics},
     "/openrpc.json": {"GET": _openrpc},
 }

@@ -175,7 +175,7 @@ MUTANTS = (
     Mutant(
         "new work does not wait for the recovery",
         RUN,
-        "                await self._recovered.wait()\n",
+        "                await self.recovered.wait()\n",
         "",
         RUNNER,
     ),

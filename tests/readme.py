@@ -20,6 +20,7 @@ from taskd.cli import exits
 from taskd.codec import dumps, schema
 from taskd.config import Config
 from taskd.errors import TaskdError
+from taskd.metrics import Metrics
 
 README = Path(__file__).parent.parent / "README.rst"
 SETTINGS = README.parent / "systemd" / "taskd.toml"
@@ -131,6 +132,14 @@ def calls() -> str:
     return table(("method", "roles"), *[(code(name), roles(some)) for name, some in access.CALLS.items()])
 
 
+def metrics() -> str:
+    rows: list[Sequence[str]] = [("metric", "type", "labels", "what it is")]
+    for family in Metrics().families():
+        labels = " ".join(map(code, family.labels)) or "none"
+        rows.append((code(family.name), family.type, labels, family.doc))
+    return table(*rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "params": params,
@@ -139,6 +148,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exit codes": exit_codes,
     "rules": rules,
     "calls": calls,
+    "metrics": metrics,
 }
 
 

@@ -18,7 +18,7 @@ PACKAGE = Path(taskd.__file__).parent
 EVERYTHING = {
     "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access", "service",
     "dialects", "rpc", "web", "wire", "connection", "places", "config", "systemd", "listener", "reload", "peer",
-    "server", "client", "cli", "smapi",
+    "logs", "metrics", "server", "client", "cli", "smapi",
 }  # fmt: skip
 
 # `taskd.__version__` may be imported by everybody; the tests are not part of the house.
@@ -29,24 +29,30 @@ ROOMS: dict[str, set[str]] = {
     "codec": {"model", "states", "errors"},
     "store": {"model", "states", "errors", "codec"},
     "registry": {"model", "states", "errors"},
-    "runner": {"model", "states", "errors", "registry", "store"},
+    # The lines that an operation logs are about its task, and only who runs it knows which that is.
+    "runner": {"model", "states", "errors", "registry", "store", "logs"},
     "operations": {"model", "errors", "runner"},
     "access": {"model", "errors"},
     "service": {
-        "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access",
+        "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access", "metrics",
     },
     "dialects": {"states", "model", "errors", "codec", "service", "operations"},
     # XML has a type for dates where JSON has a string: `model.DateTime` tells them apart.
     "rpc": {"errors", "model"},
-    "web": {"wire", "rpc", "dialects", "service", "model", "errors"},
+    # Calls are counted where they are told apart, and every answer to one passes by here.
+    "web": {"wire", "rpc", "dialects", "service", "model", "errors", "metrics"},
     "wire": {"errors"},
-    "connection": {"wire", "rpc", "web", "dialects", "service", "model", "errors"},
+    "connection": {"wire", "rpc", "web", "dialects", "service", "model", "errors", "metrics"},
     # What is where by default, for those who start too often to pay for all the settings.
     "places": set(),
     "config": {"places", "errors"},
     "systemd": {"errors"},
     # Where connections come in is systemd's socket or our own; nothing above needs to know which.
     "listener": {"systemd", "errors"},
+    # How lines are told to the journal is systemd's word.
+    "logs": {"systemd"},
+    # Numbers about our nouns. Registry and store count nothing themselves: they are given whom to tell.
+    "metrics": {"model", "states", "errors"},
     "reload": {"config", "systemd", "errors"},
     # The kernel's word on who is on a socket, before anything of ours has to do with it.
     "peer": set(),
@@ -97,7 +103,9 @@ def test_no_file_imports_by_a_relative_name() -> None:
             assert not (isinstance(node, ast.ImportFrom) and node.level), path
 
 
-@pytest.mark.parametrize("room", ["wire", "rpc", "codec", "errors", "states", "model", "access", "config", "peer"])
+@pytest.mark.parametrize(
+    "room", ["wire", "rpc", "codec", "errors", "states", "model", "access", "config", "peer", "logs", "metrics"]
+)
 def test_what_needs_no_event_loop_knows_none(room: str) -> None:
     """``rpc`` runs batches in a nursery; everything else here is plain."""
     for path in modules():

@@ -262,7 +262,7 @@ def test_who_connects_while_no_daemon_runs_is_answered_by_the_next(
             finally:
                 process.kill()
                 process.communicate()
-        assert f"listens on {path}\n" in log
+        assert f'listens on {path}"\n' in log
         assert f"systemd has another socket for us; the setting, {tmp_path / 'own'}, is not used" in log
         assert path.stat().st_ino == inode
         assert not (tmp_path / "own").exists()
@@ -361,14 +361,16 @@ def test_a_line_for_the_journal_begins_with_its_priority(tmp_path: Path) -> None
     log = logged(tmp_path, journal=True)
 
     assert [line[:3] for line in log] == ["<6>", "<3>", "<6>"]
-    assert log[0].startswith("<6>INFO taskd: taskd ")
-    assert log[1].startswith("<3>ERROR taskd: the settings stay as they were: ")
+    assert log[0].startswith('<6>level=info logger=taskd message="taskd ')
+    assert log[1].startswith('<3>level=error logger=taskd message="the settings stay as they were: ')
 
 
 def test_a_line_for_anything_else_begins_with_the_time(tmp_path: Path) -> None:
     """Also where a service has started the shell that started us: JOURNAL_STREAM is of another stream."""
     for line in logged(tmp_path, journal=False):
-        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (INFO|ERROR) taskd: ", line)
+        assert re.match(
+            r"time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z level=(info|error) logger=taskd message=", line
+        )
 
 
 def logged(tmp_path: Path, *, journal: bool) -> list[str]:

@@ -24,7 +24,7 @@ from taskd.places import default_socket
 
 COMMANDS: Final = (
     *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),
-    "install-units",
+    *("install-units", "doctor"),
 )
 
 

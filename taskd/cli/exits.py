@@ -27,6 +27,7 @@ class Exit(IntEnum):
     USAGE = 2
     UNWRITABLE = 6
     NOT_INSTALLED = 7
+    UNHEALTHY = 8
     READER_GONE = 141
     LEFT = 130
     TERMINATED = 143
@@ -41,6 +42,7 @@ MEANING: Final[dict[Exit, str]] = {
     Exit.NO_DAEMON: "no daemon answers",
     Exit.UNWRITABLE: "the output could not be written; what was asked of the daemon goes on",
     Exit.NOT_INSTALLED: "install-units: a file could not be written or removed, or systemd refused",
+    Exit.UNHEALTHY: "doctor: it found a problem",
     Exit.LEFT: "left by Ctrl-C; what was asked of the daemon goes on",
     Exit.READER_GONE: "whoever read the output has gone; what was asked of the daemon goes on",
     Exit.TERMINATED: "ended by SIGTERM; what was asked of the daemon goes on",

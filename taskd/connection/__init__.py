@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from time import perf_counter
 from typing import Final
 
 import attrs
@@ -30,10 +31,12 @@ import trio
 
 from taskd import rpc, web, wire
 from taskd.connection.context import Context, ForCaller, Limits
-from taskd.connection.frames import Frames
+from taskd.connection.frames import Frames, calling
 from taskd.connection.streams import Opened, Subscriptions
 from taskd.dialects import Method
-from taskd.errors import InternalError, Unauthenticated, WireError, XenApiError
+from taskd.dialects.xenapi import XenApi
+from taskd.errors import InternalError, TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
+from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import OVER, Service
 
@@ -73,7 +76,7 @@ class Connection:
     caller: Caller
     service: Service
     methods: Mapping[str, Method]
-    xenapi: rpc.Positional
+    xenapi: XenApi
     paths: web.Paths
     limits: Limits = Limits()
     _framing: wire.Opening = attrs.field(init=False)
@@ -101,7 +104,11 @@ class Connection:
 
     def _bound(self, method: Method) -> Callable[..., Awaitable[JSON]]:
         async def call(context: Context, /, **params: JSON) -> JSON:
-            return await method(self.service, context.caller, params, context.channel)
+            began = perf_counter()
+            try:
+                return await method(self.service, context.caller, params, context.channel)
+            finally:
+                self.service.metrics.request(method.dialect, method.name, perf_counter() - began)
 
         return call
 
@@ -193,10 +200,10 @@ class Connection:
                 await self._send(await web.respond(message, self._site(message), self.paths))
             case wire.Response() | wire.Control():
                 await self._send(message)
-            case WireError() if self._frames is not None:
-                pass
             case WireError():
-                await self._send(rpc.refuse(message))
+                self.service.metrics.refused(message)
+                if self._frames is None:
+                    await self._send(rpc.refuse(message))
             case _ if self._frames is not None:
                 await self._admit()
                 answering.start_soon(self._later, self._frames.begin(message))
@@ -217,7 +224,7 @@ class Connection:
         await self.stream.send_all(data)
         watching.start_soon(self._keep_alive)
         if kind == web.FRAMES:
-            who = partial(self._who, site.caller)
+            who = partial(calling, self.service, self.caller, site.caller)
             self._frames = Frames(self.service, who, self._tell, self._say, self._subscriptions)
             watching.start_soon(self._frames.keep_alive)
             if isinstance(site.caller, Unauthenticated):
@@ -227,13 +234,6 @@ class Connection:
         if isinstance(site.caller, Caller):
             watching.start_soon(self._withdraw, site.caller)
         return behind
-
-    def _who(self, otherwise: Caller | Unauthenticated, bearer: str | None) -> Caller:
-        if bearer is not None:
-            return self.service.tokens.who(self.caller, f"Bearer {bearer}")
-        if isinstance(otherwise, Unauthenticated):
-            raise otherwise
-        return otherwise
 
     async def _expect_a_bearer(self, frames: Frames) -> None:
         """A proxy's WebSocket without a token is nobody's: it must bring one as soon as a first message."""
@@ -294,7 +294,13 @@ class Connection:
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
             positional=rpc.Part(self._positional, subtask_of),
+            refused=self._refused,
         )
+
+    def _refused(self, error: TaskdError) -> None:
+        if isinstance(error, UnknownMethod) and error.method not in self.methods:
+            self.service.metrics.request("native", UNKNOWN, 0.0)
+        self.service.metrics.refused(error)
 
     # HTTP: nothing else is read or said until there is the answer.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
 import attrs
 
-from taskd import rpc
 from taskd.dialects import Channel
+from taskd.dialects.xenapi import XenApi
+from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
@@ -38,14 +40,19 @@ class Context:
 
 @attrs.frozen
 class ForCaller:
-    """XenAPI's methods, called with a context (``rpc.Positional``)."""
+    """XenAPI's methods, called with a context (``rpc.Positional``), and timed."""
 
-    api: rpc.Positional
+    api: XenApi
     service: Service
 
     def answers(self, method: str) -> bool:
         return self.api.answers(method)
 
     async def call(self, context: Context, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
-        self.service.allow(context.caller, method)
-        return await self.api.call(context.caller, method, args, subtask_of=subtask_of)
+        began = perf_counter()
+        try:
+            self.service.allow(context.caller, method)
+            return await self.api.call(context.caller, method, args, subtask_of=subtask_of)
+        finally:
+            name = self.api.spelled(method) or UNKNOWN
+            self.service.metrics.request("xenapi", name, perf_counter() - began)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
+from time import perf_counter
 from typing import Final
 
 import attrs
@@ -19,6 +20,7 @@ import trio
 from taskd.connection.streams import Following, Send, Subscriptions
 from taskd.dialects import Reply, ucloud
 from taskd.errors import InternalError, TaskdError, Unauthenticated
+from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import OVER, Service
 
@@ -29,6 +31,19 @@ EVERY: Final = 60.0
 
 # The longest name of a stream, in characters: it is in each of its messages.
 STREAM_ID: Final = 256
+
+
+def calling(service: Service, peer: Caller, otherwise: Caller | Unauthenticated, bearer: str | None) -> Caller:
+    """Who calls with that bearer; without one, whom the WebSocket was granted to.
+
+    Raises:
+        Unauthenticated: the bearer is not good, or there is none and nobody is known.
+    """
+    if bearer is not None:
+        return service.tokens.who(peer, f"Bearer {bearer}")
+    if isinstance(otherwise, Unauthenticated):
+        raise otherwise
+    return otherwise
 
 
 @attrs.define(eq=False)
@@ -67,15 +82,21 @@ class Frames:
             if listening is None:
                 return partial(self._answer, caller, call)
             told = listening(self.service, caller, call.payload)
+            self.service.metrics.request("ucloud", call.call, 0.0)
             return partial(self._listen, caller, call.stream_id, told)
         except TaskdError as error:
+            self.service.metrics.refused(error)
             return partial(self._respond, call.stream_id, ucloud.refuse_frame(error))
 
     async def _respond(self, stream_id: str, reply: Reply) -> None:
         await self.say(ucloud.response(stream_id, reply))
 
     async def _answer(self, caller: Caller, call: ucloud.FrameCall) -> None:
-        await self._respond(call.stream_id, await ucloud.call(self.service, caller, call.call, call.payload))
+        began = perf_counter()
+        reply = await ucloud.call(self.service, caller, call.call, call.payload)
+        name = call.call if call.call in ucloud.CALLS else UNKNOWN
+        self.service.metrics.request("ucloud", name, perf_counter() - began)
+        await self._respond(call.stream_id, reply)
 
     async def _listen(
         self, caller: Caller, stream_id: str, told: AsyncGenerator[Mapping[str, JSON], None]

@@ -10,7 +10,7 @@ A dialect that is served over HTTP by paths of its own is a ``Face``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -53,7 +53,10 @@ class Channel(Protocol):
 
 @attrs.frozen
 class Method:
-    """One row of the table; ``params`` names and types what the wire may say, strictly."""
+    """One row of the table; ``params`` names and types what the wire may say, strictly.
+
+    ``dialect`` is filled in by ``table``.
+    """
 
     name: str
     params: type[Any]
@@ -61,6 +64,7 @@ class Method:
     summary: str
     long: bool = False
     channel: bool = False
+    dialect: str = ""
 
     async def __call__(
         self, service: Service, caller: Caller, params: JSON, channel: Channel | None = None
@@ -85,14 +89,13 @@ def table() -> dict[str, Method]:
     """All methods by name."""
     from taskd.dialects import native, smapi, tokens, ucloud, watch
 
-    rows: Iterable[Method] = (
-        *smapi.METHODS,
-        *native.METHODS,
-        *watch.METHODS,
-        *tokens.METHODS,
-        *ucloud.METHODS,
-    )
-    return {method.name: method for method in rows}
+    native_ones = (*native.METHODS, *watch.METHODS, *tokens.METHODS)
+    dialects = {"smapi": smapi.METHODS, "native": native_ones, "ucloud": ucloud.METHODS}
+    return {
+        method.name: attrs.evolve(method, dialect=dialect)
+        for dialect, methods in dialects.items()
+        for method in methods
+    }
 
 
 # Dialects with paths of their own.
@@ -125,8 +128,9 @@ class Reply:
 @attrs.frozen
 class Face:
     """``routes``: path (a last segment may be ``{id}``) to method of HTTP to what answers; it raises TaskdError,
-    of which ``refuse``, given the language too, makes the answer.
+    of which ``refuse``, given the language too, makes the answer. ``name`` is the dialect's.
     """
 
+    name: str
     routes: Mapping[str, Mapping[str, Callable[[Asked], Awaitable[Reply]]]]
     refuse: Callable[[TaskdError, str], Reply]

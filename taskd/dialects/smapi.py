@@ -233,17 +233,20 @@ async def _plugin_ls(service: Service, caller: Caller, params: DbgParams) -> JSO
 
 async def _diagnostics(service: Service, caller: Caller, params: DbgParams) -> JSON:
     # Ends up in bug reports: numbers and names of operations only.
-    registry = service.registry
+    registry, health = service.registry, service.health
+    fault = await health.fault()
     lines = [
         f"taskd {__version__}",
         f"revision {registry.revision}",
         f"unfinished tasks {len(registry)}",
+        f"recovery {'running' if health.recovering else 'done'}",
+        f"store {'writable' if fault is None else 'not writable'}",
     ]
     for name in sorted(service.operations):
         states = [live.task.state for live in registry if live.task.operation == name]
         counts = "".join(f" {state}={states.count(state)}" for state in State if state in states)
         lines.append(f"operation {name}:{counts or ' none'}")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *await health.lines()]) + "\n"
 
 
 METHODS: Final = (

@@ -201,7 +201,7 @@ async def _run_undo(
         with trio.move_on_after(timeout_s):
             return await perform(program, task, ready=ready, said=keep, marked=drop, grace_s=0.0)
     except CommandFailed:
-        logger.warning("task %s: %s said at last: %s", task, argv[0], list(last))
+        logger.warning("undo_argv said at last: %s", list(last))
         raise
     raise CommandFailed(argv[0], f"SIGKILL, because it was not done within {timeout_s:g} seconds")
 

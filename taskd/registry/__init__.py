@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import attrs
 import trio
@@ -101,14 +102,26 @@ class Ticket:
     gone: bool = False
 
 
+# Told of a task as it was (None: it is new) and as it is now (None: it is destroyed), when that can be seen.
+Noted: TypeAlias = Callable[[Task | None, Task | None], None]
+
+
+def _unnoted(before: Task | None, after: Task | None) -> None:
+    """Nobody is to be told."""
+
+
 @attrs.define(eq=False)
 class Registry:
-    """Every task that has not ended, by id; and the ``feed`` of what happens to any."""
+    """Every task that has not ended, by id; and the ``feed`` of what happens to any.
+
+    ``noted`` hears of each change, but not of mere progress.
+    """
 
     feed: Feed = attrs.field(factory=Feed)
     logs: Logs = attrs.field(factory=Logs)
     # Whoever gathers much from the feed takes its turn here, one after the other.
     turn: trio.Lock = attrs.field(factory=trio.Lock)
+    noted: Noted = _unnoted
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)
@@ -245,11 +258,15 @@ class Registry:
             ticket = self._tickets.popleft()
             if (live := ticket.live) is not None:
                 live.reported = 0 if ticket.task is None else live.reported
-                born = live.task.revision == 0
+                before, born = live.task, live.task.revision == 0
                 live._show(attrs.evolve(ticket.task or live.task, revision=ticket.revision))
                 self.feed.put(ticket.revision, live.task, born=born)
+                if ticket.task is not None:
+                    self.noted(None if born else before, live.task)
             elif ticket.task is not None:
                 self.feed.put(ticket.revision, ticket.task, gone=ticket.gone)
+                if ticket.gone:
+                    self.noted(ticket.task, None)
             else:
                 self.feed.pass_by(ticket.revision)
 

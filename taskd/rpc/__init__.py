@@ -78,6 +78,14 @@ class Part:
         return await self.whole.call(context, method, args, subtask_of=subtask_of or self.subtask_of)
 
 
+# Told of every error that a message, or a member of a batch, is answered with.
+Refused: TypeAlias = Callable[[TaskdError], None]
+
+
+def unheard(error: TaskdError) -> None:
+    """Nobody is to be told."""
+
+
 # How many members of one batch run at the same time.
 ABREAST = 64
 
@@ -92,21 +100,22 @@ async def answer(
     max_batch: int,
     max_reply_bytes: int = 16 * 1024 * 1024,
     positional: Positional | None = None,
+    refused: Refused = unheard,
 ) -> JSON | None:
-    """The reply to one message of the wire, None when there is none to send.
+    """The reply to one message of the wire, None when there is none to send; ``refused`` hears of errors.
 
     The members of a batch, up to ``max_batch``, run concurrently and are answered in their order. When their
     replies have come to ``max_reply_bytes``, the rest is refused and not called. A cancel goes through to the
     methods, and nothing is answered.
     """
     if isinstance(message, WireError):
-        return refuse(message)
+        return refuse(message, refused)
     if not isinstance(message, list):
-        return await _answer_one(message, methods, context, positional)
+        return await _answer_one(message, methods, context, positional, refused)
     if not message:
-        return refuse(InvalidRequest("a batch must not be empty"))
+        return refuse(InvalidRequest("a batch must not be empty"), refused)
     if len(message) > max_batch:
-        return refuse(InvalidRequest(f"a batch of {len(message)} is over the limit of {max_batch}"))
+        return refuse(InvalidRequest(f"a batch of {len(message)} is over the limit of {max_batch}"), refused)
     replies: list[JSON | None] = [None] * len(message)
     members, size = iter(enumerate(message)), 0
 
@@ -114,9 +123,9 @@ async def answer(
         nonlocal size
         for place, member in members:
             if size < max_reply_bytes:
-                reply = await _answer_one(member, methods, context, positional)
+                reply = await _answer_one(member, methods, context, positional, refused)
             else:
-                reply = await _answer_one(member, _Full(max_reply_bytes), context, None)
+                reply = await _answer_one(member, _Full(max_reply_bytes), context, None, refused)
             replies[place], message[place] = reply, None  # what is answered need not be kept for the others
             size += len(orjson.dumps(reply))
             # A member that waited for nothing must not keep the rest of the daemon waiting.
@@ -142,8 +151,9 @@ class _Full(dict[str, Call]):
         return refused
 
 
-def refuse(error: TaskdError) -> JSON:
+def refuse(error: TaskdError, refused: Refused = unheard) -> JSON:
     """The reply to what is no request at all, so that neither its version nor its id is known."""
+    refused(error)
     return _failure(error, None, v1=False)
 
 
@@ -182,14 +192,16 @@ async def call_positional(positional: Positional, context: object, method: str, 
 
 
 async def _answer_one(
-    message: JSON, methods: Methods, context: object, positional: Positional | None
+    message: JSON, methods: Methods, context: object, positional: Positional | None, refused: Refused
 ) -> JSON | None:
     if not isinstance(message, dict):
-        return refuse(InvalidRequest("a request must be an object"))
+        return refuse(InvalidRequest("a request must be an object"), refused)
     v1 = "jsonrpc" not in message
     if fault := _fault(message):
         id = message.get("id")
-        return _failure(InvalidRequest(fault), id if _is_id(id) else None, v1)
+        error = InvalidRequest(fault)
+        refused(error)
+        return _failure(error, id if _is_id(id) else None, v1)
     request = create_request(message)
     if v1 and request.id is None:
         request = request._replace(id=NOID)
@@ -197,7 +209,10 @@ async def _answer_one(
     call = _find(name, message.get("params"), methods, positional)
     known = {name: _guarded(name, call)} if call is not None else {}
     outcome = await dispatch_request(known, context, request)
-    return _reply(*outcome, v1) if not_notification(outcome) else None
+    failure = _error(*outcome)
+    if failure is not None:
+        refused(failure)
+    return _reply(*outcome, failure, v1) if not_notification(outcome) else None
 
 
 def _is_id(id: JSON) -> bool:
@@ -269,12 +284,17 @@ def _sole(listed: tuple[JSON, ...]) -> dict[str, JSON]:
     raise BadParams("params", "expected an object, or a list of exactly one object")
 
 
-def _reply(request: Request, result: Result, v1: bool) -> JSON:
-    if isinstance(result, Left):
-        # jsonrpcserver itself can find but one thing wrong, that there is no such method; the rest was raised.
-        raised = result._error.data
-        error = raised if isinstance(raised, TaskdError) else UnknownMethod(request.method)
-        return _failure(error, request.id, v1)
+def _error(request: Request, result: Result) -> TaskdError | None:
+    if not isinstance(result, Left):
+        return None
+    # jsonrpcserver itself can find but one thing wrong, that there is no such method; the rest was raised.
+    raised = result._error.data
+    return raised if isinstance(raised, TaskdError) else UnknownMethod(request.method)
+
+
+def _reply(request: Request, result: Result, failure: TaskdError | None, v1: bool) -> JSON:
+    if failure is not None:
+        return _failure(failure, request.id, v1)
     if v1:
         return {"result": result._value.result, "error": None, "id": request.id}
     return to_serializable_one(to_response(request, result))

@@ -68,7 +68,7 @@ class Runner:
     ``structure`` turns stored params into the operation's params (the codec's, handed in so that this room
     stays without it). ``workspace`` is a folder for files that journals name; ``log_lines`` how many lines of
     a task's log are kept; how many tasks run at once, in all, of one owner and of each operation, is said by
-    ``running_tasks``, ``running_per_owner`` and ``running_per_operation``: the rest is queued. All of these numbers
+    ``running_tasks``, ``running_per_owner`` and ``running_per_operation``: the rest is queued. All these numbers
     but the last may be set anew.
     """
 
@@ -83,7 +83,7 @@ class Runner:
     running_per_operation: Mapping[str, int] = attrs.field(factory=dict)
     _nursery: trio.Nursery | None = None
     line: Line = attrs.field(init=False)
-    _recovered: trio.Event = attrs.field(factory=trio.Event)
+    recovered: trio.Event = attrs.field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
         """Raises ConfigError: there is a limit for an operation that there is not."""
@@ -110,7 +110,7 @@ class Runner:
             task_status.started()
             for live in interrupted:
                 await recovery.settled(self, live)
-            self._recovered.set()
+            self.recovered.set()
             await trio.sleep_forever()
 
     def adopt(self, live: Live) -> None:
@@ -141,13 +141,13 @@ class Runner:
             await self.bury(live)
         except Exception:
             # A fault of ours. The task stays as it is on disk, and the next start takes it up again.
-            logger.exception("task %s could not be attended", live.task.id)
+            logger.exception("could not be attended", extra=live.task.about)
 
     async def bury(self, live: Live) -> None:
         """A task has ended: let go of it, and destroy it where that was to wait for its end."""
-        task = live.task
         self.registry.remove(live)
-        logger.info("task %s %s %s %s", task.id, task.operation, task.state, task.error.code if task.error else "")
+        task, said = live.task, live.task.error
+        logger.info("%s %s%s", task.operation, task.state, f" {said.code}" if said else "", extra=task.about)
         if not task.journal:  # what it still owes, it holds on to
             self.line.let_go(task.id)
         if task.destroy_on_finish and not task.journal:
@@ -213,7 +213,7 @@ class Runner:
                 async with live.lock:
                     return await decide()
             except StoreUnavailable as error:
-                logger.error("task %s waits for the store: %s", live.task.id, error)
+                logger.error("waits for the store: %s", error, extra=live.task.about)
             await trio.sleep(PATIENCE)
 
     async def log(self, live: Live, *lines: str) -> None:
@@ -238,9 +238,9 @@ class Runner:
             with trio.CancelScope() as live.scope, limit:
                 if live.cancel_asked:
                     live.scope.cancel()
-                if not self._recovered.is_set():
+                if not self.recovered.is_set():
                     turn.tell("the recovery of tasks that were interrupted")
-                await self._recovered.wait()
+                await self.recovered.wait()
                 async with self.line.running(turn, partial(targets_of, self, live)):
                     live.waits_for = None
                     new = {"attempt": live.task.attempt + 1, "started_at": now(), "progress": Progress()}
@@ -273,7 +273,7 @@ class Runner:
         if operation is None or operation.run is None:
             raise OperationMissing(live.task.operation)
         handle = TaskHandle(self, live, operation)
-        with contained(), acting(live.task.rights):
+        with contained(live.task.about), acting(live.task.rights):
             params = self.structure(live.task.params, operation.params)
             result = await operation.run(params, handle)
         if live.task.state is State.RUNNING:

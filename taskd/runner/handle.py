@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
+from taskd import logs
 from taskd.errors import IllegalMove, InternalError, OsRefusal, StoreUnavailable, TaskdError
 from taskd.model import JSON, Failure, Progress, Undo, now
 from taskd.registry import Live
@@ -68,7 +69,7 @@ class TaskHandle:
             async with self._live.lock:
                 await self._runner.log(self._live, *lines)
         except StoreUnavailable as error:
-            logger.warning("task %s lost %d log lines: %s", self.id, len(lines), error)
+            logger.warning("lost %d lines of its log: %s", len(lines), error, extra=self._live.task.about)
 
     async def commit(self, result: JSON = None, finish: Iterable[Undo] = ()) -> None:
         steps = tuple(finish)
@@ -85,13 +86,15 @@ class TaskHandle:
 
 
 @contextmanager
-def contained() -> Iterator[None]:
-    """Around an operation's code: what it raises to end the process ends only its task.
+def contained(about: Mapping[str, str]) -> Iterator[None]:
+    """Around an operation's code: what it raises to end the process ends only its task, and what it logs is
+    about that (``logs.lent``).
 
     ``sys.exit`` in a plugin would end the daemon, and in an undo verb also every start of it.
     """
     try:
-        yield
+        with logs.lent(about):
+            yield
     except (SystemExit, KeyboardInterrupt) as error:
         raise RuntimeError(f"an operation raised {type(error).__name__}") from error
     except BaseExceptionGroup as group:
@@ -99,7 +102,7 @@ def contained() -> Iterator[None]:
         if cancelled is not None:
             # Whoever cancelled it is waiting for this; what else went wrong on the way is told in the log.
             if others is not None:
-                logger.error("an operation failed while it was cancelled", exc_info=others)
+                logger.error("an operation failed while it was cancelled", exc_info=others, extra=about)
             raise cancelled from None
         if isinstance(group, Exception):
             raise
@@ -131,7 +134,7 @@ def describe(error: BaseException, live: Live) -> Failure:
     if isinstance(error, OSError):
         error = OsRefusal.of(error, live.task.operation)
     if not isinstance(error, TaskdError):
-        logger.error("task %s failed unforeseen", live.task.id, exc_info=error)
+        logger.error("failed unforeseen", exc_info=error, extra=live.task.about)
         error = InternalError(live.task.id)
     return Failure(error.code, _sayable(str(error)), tuple(map(_sayable, error.data)))
 

@@ -34,11 +34,11 @@ async def do(live: Live, step: Undo, operation: Operation | None) -> str | None:
         return f"no installed operation knows the verb {step.verb!r} of {live.task.operation!r}"
     for pause in (*PAUSES, None):
         try:
-            with contained(), acting(live.task.rights):
+            with contained(live.task.about), acting(live.task.rights):
                 await verb(**step.args)
         except Exception as error:
             reason = describe(error, live).message
-            logger.warning("task %s: %s failed: %s", live.task.id, step.verb, reason)
+            logger.warning("%s failed: %s", step.verb, reason, extra=live.task.about)
             if pause is None:
                 return reason
             await trio.sleep(pause)

@@ -24,6 +24,7 @@ from taskd.errors import (
     TaskInProgress,
     TooLate,
 )
+from taskd.metrics import Metrics
 from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
 from taskd.registry import Change, Feed, Live, Registry
@@ -34,6 +35,7 @@ from taskd.service import bounds, destroying, notes
 from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
+from taskd.service.health import Health
 from taskd.service.report import Report, joined, reported
 from taskd.service.tokens import OVER, Tokens
 from taskd.states import Event, State, after
@@ -49,8 +51,8 @@ PROCESSOR = "taskd:"
 @attrs.define(eq=False)
 class Service:
     """See the module; ``tasks_per_owner``, ``max_text`` and ``max_result_bytes`` are limits of law L10, which may
-    be set anew at any time. ``roots`` are the folders that who comes by a token may act beneath. ``tokens`` has the
-    verbs about tokens.
+    be set anew at any time. ``roots`` are the folders that who comes by a token may act beneath. ``tokens`` has
+    the verbs about tokens, ``health`` tells how the daemon is.
     """
 
     store: Store
@@ -62,6 +64,8 @@ class Service:
     max_result_bytes: int = 65536
     roots: tuple[str, ...] = ()
     host: str = attrs.field(factory=socket.gethostname)
+    metrics: Metrics = attrs.field(factory=Metrics)
+    health: Health = attrs.field(default=attrs.Factory(Health.of, takes_self=True))
     tokens: Tokens = attrs.field(
         default=attrs.Factory(lambda own: Tokens(own.store, own.max_text), takes_self=True)
     )

@@ -35,7 +35,7 @@ async def rights_of(caller: Caller, kind: Operation, params: object, roots: tupl
 
 
 def _beneath(kind: Operation, params: object, roots: tuple[str, ...]) -> Rights:
-    with contained():
+    with contained({}):
         paths = tuple(kind.paths(params)) if kind.paths is not None else ()
     if not paths:
         raise PermissionDenied(f"start {kind.name} by a token")

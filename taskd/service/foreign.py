@@ -13,7 +13,7 @@ async def check(kind: Operation, params: object, rights: Rights | None) -> None:
     if kind.check is None:
         return
     try:
-        with contained(), acting(rights):
+        with contained({}), acting(rights):
             await in_thread(kind.check, params)
     except BadParams as error:
         raise BadParams("params." + error.path, error.fault) from None
@@ -21,5 +21,5 @@ async def check(kind: Operation, params: object, rights: Rights | None) -> None:
 
 def label_of(kind: Operation, params: object) -> str:
     """The label of a task that was given none."""
-    with contained():
+    with contained({}):
         return kind.label(params) if kind.label is not None else kind.name

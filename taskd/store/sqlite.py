@@ -25,7 +25,7 @@ from taskd.model import LogLine, Task, Token
 from taskd.states import State
 from taskd.store import Forgotten, Query, ignore, rows
 from taskd.store.schema import open_database
-from taskd.store.writer import Writer
+from taskd.store.writer import Timed, Writer, untimed
 
 T = TypeVar("T")
 Act = Callable[[sqlite3.Connection], T]
@@ -42,18 +42,18 @@ class SqliteStore:
     _closing: trio.Event = attrs.field(factory=trio.Event)
 
     @classmethod
-    async def open(cls, path: Path | str) -> SqliteStore:
+    async def open(cls, path: Path | str, timed: Timed = untimed) -> SqliteStore:
         """Open the database file at ``path``; it is made (mode 0600) or migrated where needed.
 
         Its folder exists and is the caller's alone: one store at a time. Close the store in the same trio run;
-        one that is forgotten ends its thread with the run.
+        one that is forgotten ends its thread with the run. ``timed`` is told of every transaction.
 
         Raises:
             StoreUnusable: it cannot be written, is no database or not ours, is of a newer schema, or damaged.
         """
         path = Path(await trio.Path(path).absolute())
         writing, lookups, readings = await trio.to_thread.run_sync(open_database, path)
-        store = cls(Writer(path, writing), lookups, readings)
+        store = cls(Writer(path, writing, timed=timed), lookups, readings)
         trio.lowlevel.spawn_system_task(store._end_writer)
         store._writer.start()
         return store

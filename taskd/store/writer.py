@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Final, TypeVar
+from time import perf_counter
+from typing import Final, Protocol, TypeVar
 
 import attrs
 import trio
@@ -31,6 +32,16 @@ T = TypeVar("T")
 GROUP: Final = 256
 
 
+class Timed(Protocol):
+    """Told of each transaction, in the thread: its seconds, its writes, and whether it failed."""
+
+    def __call__(self, seconds: float, writes: int, /, *, failed: bool) -> None: ...
+
+
+def untimed(seconds: float, writes: int, /, *, failed: bool) -> None:
+    """Nobody is to be told."""
+
+
 @attrs.define(eq=False)
 class Write:
     """A write that waits: what to do in the transaction, whom to wake, and why it failed, if it did."""
@@ -42,11 +53,14 @@ class Write:
 
 @attrs.define(eq=False)
 class Writer:
-    """Owns the thread and the connection that it is given; ``commits`` counts its transactions."""
+    """Owns the thread and the connection that it is given; ``commits`` counts its transactions, ``timed`` hears of
+    each.
+    """
 
     _path: Path
     _connection: sqlite3.Connection | None
     commits: int = 0
+    _timed: Timed = untimed
     _queue: SimpleQueue[Write | None] = attrs.field(factory=SimpleQueue)
     _stopped: bool = False
     _thread: Thread = attrs.field(init=False)
@@ -112,7 +126,7 @@ class Writer:
         return taken
 
     def _commit(self, group: Sequence[Write]) -> None:
-        in_doubt = False
+        in_doubt, began = False, perf_counter()
         try:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
@@ -121,7 +135,9 @@ class Writer:
             in_doubt = True
             connection.execute("COMMIT")
             self.commits += 1
+            self._timed(perf_counter() - began, len(group), failed=False)
         except Exception as error:
+            self._timed(perf_counter() - began, len(group), failed=True)
             # Also for those that met a Conflict: what they conflicted with may be rolled back.
             for write in group:
                 write.error = StoreUnavailable(str(error))

@@ -439,7 +439,7 @@ def test_every_command_has_help_and_the_exit_codes_are_in_it(taskctl: Taskctl) -
     for exit, meaning in MEANING.items():
         assert f"{exit.value:4}  {meaning}\n" in said.out
     commands = said.out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
-    assert len(commands) == 13
+    assert len(commands) == 14
     for line in commands:
         assert taskctl(line.split()[0], "--help").code == 0
     for name in ("add", "ls", "rm"):

@@ -273,7 +273,7 @@ def test_who_leaves_a_task_that_others_have_cancelled_is_told_so(
 
 def test_the_table_of_exit_codes_is_complete() -> None:
     assert set(exits.MEANING) == set(Exit)
-    assert {exit.value for exit in Exit} == {0, 1, 2, 3, 4, 5, 6, 7, 130, 141, 143}
+    assert {exit.value for exit in Exit} == {0, 1, 2, 3, 4, 5, 6, 7, 8, 130, 141, 143}
     assert exits.worst([]) is Exit.DONE
     assert exits.worst([Exit.FAILED, Exit.CANCELLED, Exit.DONE]) is Exit.FAILED
     assert {state for state in State if state in exits.OF_STATE} == {State.COMPLETED, State.CANCELLED}

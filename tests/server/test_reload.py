@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 import trio
 import trio.testing
 
-from taskd import server
+from taskd import logs, server
 from taskd.config import Config
 from taskd.reload import differences
 from tests.server.conftest import Daemon, Peer, Start
@@ -49,11 +50,17 @@ async def reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         yield reload
 
 
+LOG = logging.StreamHandler(StringIO())
+
+
 @pytest.fixture(autouse=True)
-def log_level() -> Iterator[None]:
-    """As it was."""
+def log() -> Iterator[None]:
+    """As it was; meanwhile there is a handler like the daemon's."""
     level = logging.getLogger().level
+    LOG.setFormatter(logs.Line("text", journal=True))
+    logging.getLogger().addHandler(LOG)
     yield
+    logging.getLogger().removeHandler(LOG)
     logging.getLogger().setLevel(level)
 
 
@@ -72,6 +79,10 @@ async def asked(running: Daemon, method: str, **params: object) -> object:
 
 async def log_level_seen(_: Daemon) -> object:
     return logging.getLogger("taskd").isEnabledFor(logging.DEBUG)
+
+
+async def log_format_seen(_: Daemon) -> object:
+    return LOG.format(logging.LogRecord("taskd", logging.INFO, "", 0, "hello", (), None))
 
 
 async def message_bytes(running: Daemon) -> object:
@@ -253,6 +264,13 @@ class Seen:
 LATE = "no complete message within {} seconds"
 SEEN = {
     "log_level": Seen("info", "debug", log_level_seen, False, True),
+    "log_format": Seen(
+        "text",
+        "json",
+        log_format_seen,
+        "<6>level=info logger=taskd message=hello",
+        '<6>{"level": "info", "logger": "taskd", "message": "hello"}',
+    ),
     "admins": Seen(("root",), ("nobody",), as_nobody, False, True),
     "services": Seen((), ("nobody",), for_another, "Permission_denied", "done"),
     "proxies": Seen((), ("nobody",), without_a_token, "done", "Unauthenticated"),

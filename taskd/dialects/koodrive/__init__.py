@@ -47,6 +47,7 @@ def face(wire: Literal["table", "example"] = "table") -> Face:
     """The dialect, with codes and cursors as strings (``table``) or numbers (``example``)."""
     koodrive = KooDrive(numbers=wire == "example")
     return Face(
+        name="koodrive",
         routes={
             f"{ROOT}/list": {"GET": koodrive.list},
             f"{ROOT}/create": {"POST": koodrive.create},

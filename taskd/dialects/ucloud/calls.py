@@ -71,6 +71,7 @@ async def call(service: Service, caller: Caller, name: str, payload: JSON) -> Re
     try:
         return await answer(service, caller, name, payload)
     except TaskdError as error:
+        service.metrics.refused(error)
         return refuse_frame(error)
     except Exception:
         logger.exception("%s failed unforeseen", name)

@@ -114,4 +114,4 @@ ROUTES: Final[Mapping[str, Mapping[str, Route]]] = {
     "/api/tasks/{id}": {"GET": _one},
 }
 
-FACE: Final = Face(ROUTES, refuse)
+FACE: Final = Face("ucloud", ROUTES, refuse)

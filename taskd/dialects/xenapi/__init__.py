@@ -82,6 +82,11 @@ class XenApi:
         name = _canonical(method)
         return name is not None and (name in MESSAGES or method not in self._ours)
 
+    def spelled(self, method: str) -> str | None:
+        """The one spelling of a message's name; None where there is no such message."""
+        name = _canonical(method)
+        return name if name in MESSAGES else None
+
     async def call(self, caller: Caller, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
         """The bare result of a message. ``subtask_of`` is the ref in the header of that name, if there was one.
 
