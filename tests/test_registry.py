@@ -53,8 +53,8 @@ def lines(first: int, count: int) -> list[LogLine]:
 
 def test_a_line_belongs_to_the_change_that_it_is_shown_with() -> None:
     logs = Logs()
-    logs.append("a", lines(0, 2), 10, 0)
-    logs.append("a", lines(2, 2), 20, 2)
+    logs.append("a", lines(0, 2), 10, 0, keep=100)
+    logs.append("a", lines(2, 2), 20, 2, keep=100)
 
     def numbers(start: int, revision: int | None = None) -> list[int]:
         found = logs.after("a", start, revision)
@@ -73,8 +73,8 @@ def test_a_line_belongs_to_the_change_that_it_is_shown_with() -> None:
 def test_who_cannot_tell_what_came_first_says_so(revision: int) -> None:
     """Lines before those that are kept may belong there as well."""
     logs = Logs(limit=3 * (OVERHEAD + len("line 0")))
-    logs.append("a", lines(0, 2), 10, 0)
-    logs.append("a", lines(2, 2), 10, 2)
+    logs.append("a", lines(0, 2), 10, 0, keep=100)
+    logs.append("a", lines(2, 2), 10, 2, keep=100)
 
     assert logs.first_after("a", revision) == {9: None, 10: 4}[revision]
     assert logs.after("a", 0) is None
@@ -83,14 +83,14 @@ def test_who_cannot_tell_what_came_first_says_so(revision: int) -> None:
 def test_a_line_that_the_store_lost_is_not_missed() -> None:
     """Its number is never given again, and whoever has read up to it has read all there is."""
     logs = Logs()
-    logs.append("a", lines(5, 1), 10, 4)
-    logs.append("a", lines(8, 1), 11, 6)
+    logs.append("a", lines(5, 1), 10, 4, keep=100)
+    logs.append("a", lines(8, 1), 11, 6, keep=100)
 
     assert [line.n for line in logs.after("a", 4) or ()] == [5, 8]
     assert [line.n for line in logs.after("a", 6) or ()] == [8]
     assert logs.after("a", 3) is None
     assert (logs.first_after("a", 10), logs.first_after("a", 9)) == (8, None)
-    logs.append("b", lines(2, 1), 12, 0)
+    logs.append("b", lines(2, 1), 12, 0, keep=100)
     assert logs.first_after("b", 9) == 2
 
 
@@ -120,3 +120,12 @@ async def test_a_line_that_comes_with_a_report_belongs_to_it(tmp_path: Path) -> 
     assert change.revision > ahead.revision
     assert after == 0
     assert [line.line for line in told or ()] == ["a line"]
+
+
+def test_what_the_store_does_not_keep_is_not_kept_here_either() -> None:
+    """Or a page of a log would have a gap in it, which nobody counts."""
+    logs = Logs()
+    logs.append("a", lines(0, 3), 10, 0, keep=2)
+
+    assert logs.after("a", 0) is None
+    assert [line.n for line in logs.after("a", 1) or ()] == [1, 2]

@@ -282,10 +282,10 @@ class Registry:
             live.reported = ticket.revision
             self.show(ticket)
 
-    def logged(self, live: Live, lines: Sequence[LogLine], revision: int) -> None:
-        """These lines of its log are durable, and will be shown with ``revision``."""
+    def logged(self, live: Live, lines: Sequence[LogLine], revision: int, keep: int) -> None:
+        """These lines of its log are durable, and will be shown with ``revision``; its newest ``keep`` are kept."""
         if lines:
-            self.logs.append(live.task.id, lines, revision, live.log_kept)
+            self.logs.append(live.task.id, lines, revision, live.log_kept, keep)
             live.log_kept = lines[-1].n + 1
 
     def forget(self, tasks: Iterable[Task]) -> None:

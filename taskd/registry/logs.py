@@ -48,22 +48,28 @@ class Logs:
     _size: int = 0
     _ends: OrderedDict[str, End] = attrs.field(factory=OrderedDict)
 
-    def append(self, id: str, lines: Sequence[LogLine], revision: int, begin: int) -> None:
+    def append(self, id: str, lines: Sequence[LogLine], revision: int, begin: int, keep: int) -> None:
         """The next lines of a task's log, at least one, which are durable and will be shown with ``revision``.
 
-        ``begin`` is the number after the last line that was durable before.
+        ``begin`` is the number after the last line that was durable before. Of all its lines the store keeps the
+        newest ``keep``, so older ones are let go of here too.
         """
         end = self._ends.setdefault(id, End(begin))
         self._ends.move_to_end(id)
         end.lines.extend(Kept(revision, line) for line in lines)
         self._size += sum(map(_cost, lines))
+        while len(end.lines) > keep:
+            self._cut(end)
         while self._size > self.limit:
-            oldest, cut = next(iter(self._ends.items()))
-            line = cut.lines.popleft().line
-            cut.begin = line.n + 1
-            self._size -= _cost(line)
-            if not cut.lines:
+            oldest, first = next(iter(self._ends.items()))
+            self._cut(first)
+            if not first.lines:
                 del self._ends[oldest]
+
+    def _cut(self, end: End) -> None:
+        line = end.lines.popleft().line
+        end.begin = line.n + 1
+        self._size -= _cost(line)
 
     def after(self, id: str, start: int, revision: int | None = None) -> Sequence[LogLine] | None:
         """All lines from number ``start`` on, that belong to changes up to ``revision``; None where only the

@@ -192,7 +192,7 @@ class Runner:
             try:
                 await self.store.write(task, expect=live.stored, log=lines, keep=self.log_lines)
                 live.stored = state
-                self.registry.logged(live, lines, ticket.revision)
+                self.registry.logged(live, lines, ticket.revision, self.log_lines)
             except BaseException as error:
                 if not (best_effort and isinstance(error, StoreUnavailable)):
                     self.registry.give_up(ticket)
@@ -225,7 +225,7 @@ class Runner:
         new = numbered(live, lines, self.log_lines)
         with trio.CancelScope(shield=True):
             await self.store.append_log(live.task.id, new, keep=self.log_lines)
-        self.registry.logged(live, new, live.reported or self.registry.revision + 1)
+        self.registry.logged(live, new, live.reported or self.registry.revision + 1, self.log_lines)
         self.registry.report(live, live.progress)
 
     # The states, in the order of a life.
