@@ -28,6 +28,7 @@ import trio
 from taskd import (
     __version__,
     access,
+    clock,
     codec,
     config,
     dialects,
@@ -40,7 +41,7 @@ from taskd import (
     web,
 )
 from taskd.config import Config
-from taskd.connection import Connection, Limits
+from taskd.connection import Connection, Limits, callable_methods
 from taskd.dialects import Method, koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
@@ -103,6 +104,7 @@ class Server:
     service: Service
     xenapi: XenApi
     _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
+    _calls: rpc.Methods = attrs.field(init=False)
     _paths: web.Paths = attrs.field(init=False)
     _connections: dict[Connection, tuple[peer.Peer, Caller]] = attrs.field(factory=dict)
     _per_user: Counter[int] = attrs.field(factory=Counter)
@@ -110,6 +112,7 @@ class Server:
     _most: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._calls = callable_methods(self._methods, self.service)
         self._go_by(self.config)
 
     def _go_by(self, settings: Config) -> None:
@@ -156,7 +159,14 @@ class Server:
         try:
             who = await self._caller(found)
             connection = Connection(
-                stream, who, self.service, self._methods, self.xenapi, self._paths, self._limits()
+                stream,
+                who,
+                self.service,
+                self._methods,
+                self._calls,
+                self.xenapi,
+                self._paths,
+                self._limits(),
             )
             self._connections[connection] = found, who
             try:
@@ -253,6 +263,7 @@ async def serve(
             await background.start(runner.run)
             background.start_soon(forget_old, store, lambda: server.config, registry.forget)
             background.start_soon(systemd.feed_watchdog, watchdog_s)
+            background.start_soon(clock.watch)
             background.start_soon(systemd.keep_status, partial(status, registry), registry.feed.moved)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:

@@ -30,7 +30,7 @@ import orjson
 import trio
 
 from taskd import rpc, web, wire
-from taskd.connection.context import Context, ForCaller
+from taskd.connection.context import Context, ForCaller, callable_methods
 from taskd.connection.frames import Frames
 from taskd.connection.streams import Opened, Subscriptions
 from taskd.dialects import Method
@@ -38,9 +38,11 @@ from taskd.errors import InternalError, Unauthenticated, WireError, XenApiError
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
+__all__ = ["Connection", "Limits", "callable_methods"]
+
 logger = logging.getLogger("taskd.connection")
 
-# Bytes per read.
+# Bytes per read and per write.
 CHUNK: Final = 65536
 
 # Seconds between two looks whether a peer that waits for an answer is still there, when its socket is readable
@@ -66,6 +68,7 @@ class Limits:
     max_batch: int = 10_000
     max_reply_bytes: int = 16 * 1024 * 1024
     message_deadline_s: float = 30.0
+    reader_deadline_s: float = 60.0
     requests_in_flight: int = 256
     subscriptions_per_connection: int = 64
 
@@ -74,6 +77,8 @@ class Limits:
 class Connection:
     """A peer on ``stream``, whose ``caller`` the kernel has told us; a WebSocket's may be another.
 
+    ``calls`` are the ``methods`` as ``callable_methods`` gives them: made once, for there may be many of us.
+
     ``_frames`` are there when it is a WebSocket of UCloud's, where bearers come with the calls.
     """
 
@@ -81,12 +86,12 @@ class Connection:
     caller: Caller
     service: Service
     methods: Mapping[str, Method]
+    calls: rpc.Methods
     xenapi: rpc.Positional
     paths: web.Paths
     limits: Limits = Limits()
     _framing: wire.Opening = attrs.field(init=False)
     _positional: ForCaller = attrs.field(init=False)
-    _calls: rpc.Methods = attrs.field(init=False)
     _subscriptions: Subscriptions = attrs.field(init=False)
     _frames: Frames | None = None
     _parting: tuple[int, str] = (1001, "")
@@ -99,18 +104,11 @@ class Connection:
     def __attrs_post_init__(self) -> None:
         self._framing = wire.Opening(self.limits.max_message_bytes, self.limits.max_depth)
         self._positional = ForCaller(self.xenapi, self.service)
-        self._calls = {name: self._bound(method) for name, method in self.methods.items()}
         self._subscriptions = Subscriptions(self.limits.subscriptions_per_connection)
         self._room = trio.Semaphore(self.limits.requests_in_flight)
 
     def __repr__(self) -> str:
         return f"<Connection of {self.caller!r} {self._framing!r}>"
-
-    def _bound(self, method: Method) -> Callable[..., Awaitable[JSON]]:
-        async def call(context: Context, /, **params: JSON) -> JSON:
-            return await method(self.service, context.caller, params, context.channel)
-
-        return call
 
     async def serve(self) -> None:
         """Answer until the peer is done or gone; closes the stream."""
@@ -265,6 +263,8 @@ class Connection:
         reply = await self._reply(message, Context(self.caller, opened))
         if reply is not None:
             await self._say(reply)
+        else:  # a row of notifications must not keep the rest of the daemon waiting
+            await trio.lowlevel.checkpoint()
         for each in opened.streams:
             answering.start_soon(opened.follow, *each, self._tell)
 
@@ -281,7 +281,7 @@ class Connection:
     async def _reply(self, message: JSON, context: Context, subtask_of: str = "") -> JSON | None:
         return await rpc.answer(
             message,
-            self._calls,
+            self.calls,
             context,
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
@@ -341,7 +341,16 @@ class Connection:
         async with self._sending:
             if not wanted():
                 return
-            await self.stream.send_all(b"".join(map(self._said, replies)))
+            await self._out(memoryview(b"".join(map(self._said, replies))))
+
+    async def _out(self, data: memoryview) -> None:
+        """Raises BrokenResourceError where the peer does not read: what waits for it fills our memory."""
+        for at in range(0, len(data), CHUNK):
+            with trio.move_on_after(self.limits.reader_deadline_s) as reading:
+                await self.stream.send_all(data[at : at + CHUNK])
+            if reading.cancelled_caught:
+                logger.warning("%r does not read its replies; its connection is closed", self.caller)
+                raise trio.BrokenResourceError
 
     def _said(self, reply: JSON) -> bytes:
         try:

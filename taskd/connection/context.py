@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 
 from taskd import rpc
-from taskd.dialects import Channel
+from taskd.dialects import Channel, Method
 from taskd.model import JSON, Caller
 from taskd.service import Service
 
@@ -36,3 +36,15 @@ class ForCaller:
     async def call(self, context: Context, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
         self.service.allow(context.caller, method)
         return await self.api.call(context.caller, method, args, subtask_of=subtask_of)
+
+
+def callable_methods(methods: Mapping[str, Method], service: Service) -> rpc.Methods:
+    """The methods as the envelope calls them."""
+
+    def bound(method: Method) -> Callable[..., Awaitable[JSON]]:
+        async def call(context: Context, /, **params: JSON) -> JSON:
+            return await method(service, context.caller, params, context.channel)
+
+        return call
+
+    return {name: bound(method) for name, method in methods.items()}

@@ -56,6 +56,7 @@ class Live:
     forgotten: bool = False
     reported: int = 0
     _changed: trio.Event = attrs.field(factory=trio.Event)
+    _ended: trio.Event = attrs.field(factory=trio.Event)
     _woken: trio.Event = attrs.field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
@@ -67,6 +68,13 @@ class Live:
         self.task = attrs.evolve(task, progress=self.progress)
         self._changed.set()
         self._changed = trio.Event()
+        if task.state.ended:
+            self._ended.set()
+
+    async def ended(self) -> None:
+        """Wait until it has ended; a change before that wakes nobody here."""
+        if not self.task.state.ended:
+            await self._ended.wait()
 
     async def changed(self) -> None:
         """Wait for the next snapshot."""

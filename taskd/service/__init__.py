@@ -197,9 +197,9 @@ class Service:
         if live is None:
             return task
         with trio.move_on_after(float("inf") if timeout_s is None else max(0.0, timeout_s)):
-            while not live.task.state.ended and not (
-                after_revision is not None and live.task.revision > after_revision
-            ):
+            if after_revision is None:
+                await live.ended()
+            while not live.task.state.ended and live.task.revision <= (after_revision or 0):
                 await live.changed()
         return live.task
 
