@@ -24,7 +24,7 @@ from taskd.registry.feed import Bell, Change, Feed
 from taskd.registry.logs import Logs
 from taskd.states import State
 
-__all__ = ["BLOCK", "Bell", "Change", "Feed", "Live", "Logs", "Registry", "Ticket"]
+__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Live", "Logs", "Registry", "Ticket"]
 
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
 # restart. A block is written long before the one in use is spent.
@@ -109,6 +109,13 @@ class Ticket:
 
 
 @attrs.define(eq=False)
+class Claim:
+    """A place among the tasks of an owner, for one that is being made; ``kept`` by the task once there is one."""
+
+    kept: bool = False
+
+
+@attrs.define(eq=False)
 class Registry:
     """Every task that has not ended, by id; and the ``feed`` of what happens to any."""
 
@@ -130,10 +137,14 @@ class Registry:
         """The newest revision that was taken."""
         return self._next - 1
 
-    def add(self, live: Live) -> None:
+    def add(self, live: Live, claim: Claim | None = None) -> None:
+        """It is alive; where it was made under a ``claim``, it is counted by that already."""
         self._alive[live.task.id] = live
         self._of.setdefault(live.task.owner, {})[live.task.id] = live
-        self._owned[live.task.owner] += 1
+        if claim is None:
+            self._owned[live.task.owner] += 1
+        else:
+            claim.kept = True
         if live.task.parent is not None:
             self._parts.setdefault(live.task.parent, set()).add(live.task.id)
 
@@ -160,7 +171,7 @@ class Registry:
         self._let_go(owner)
 
     @contextmanager
-    def claimed(self, owner: str, limit: int) -> Iterator[None]:
+    def claimed(self, owner: str, limit: int) -> Iterator[Claim]:
         """While a task is being made, count it: many made at once must not pass the limit together.
 
         Raises:
@@ -169,10 +180,12 @@ class Registry:
         if self._owned[owner] >= limit:
             raise TooManyTasks(limit)
         self._owned[owner] += 1
+        claim = Claim()
         try:
-            yield
+            yield claim
         finally:
-            self._let_go(owner)
+            if not claim.kept:
+                self._let_go(owner)
 
     def _let_go(self, owner: str) -> None:
         self._owned[owner] -= 1
