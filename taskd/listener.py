@@ -69,7 +69,7 @@ def listening(path: str, mode: int, group: str = "") -> Iterator[trio.SocketList
             os.umask(old)
         os.chown(path, -1, gid)
         os.chmod(path, mode)
-        sock.listen(4096)  # who comes without waiting is turned away when that many wait already
+        sock.listen(1024)
     except OSError as error:
         sock.close()
         reason = "the path is too long" if "AF_UNIX path" in str(error) else error.strerror or str(error)
