@@ -127,6 +127,12 @@ class Config:
         least=0.001,
         unit="seconds",
     )
+    reader_deadline_s: float = setting(
+        "seconds in which a peer must read the next 64 KiB of what it is sent",
+        60.0,
+        least=0.001,
+        unit="seconds",
+    )
     connections_per_user: int = setting(
         "most connections of one user id at a time", 1024, least=1, unit="connections"
     )

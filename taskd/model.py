@@ -136,6 +136,8 @@ class Task:
 
     ``journal`` holds, last to be undone first, the undo steps while the task runs and the finish steps once
     it is committed; it is stored in the same row as the state, so that the two cannot disagree.
+
+    No end is earlier than the start, and no start earlier than the making, whatever the machine's clock did.
     """
 
     id: str
@@ -177,6 +179,12 @@ class Task:
     draft: Draft = Draft()
     # None: the daemon's own.
     rights: Rights | None = None
+
+    def __attrs_post_init__(self) -> None:
+        started = None if self.started_at is None else max(self.started_at, self.created_at)
+        ended = None if self.finished_at is None else max(self.finished_at, started or self.created_at)
+        object.__setattr__(self, "started_at", started)
+        object.__setattr__(self, "finished_at", ended)
 
     @property
     def open(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -28,6 +29,7 @@ import trio
 from taskd import (
     __version__,
     access,
+    clock,
     codec,
     config,
     dialects,
@@ -41,7 +43,7 @@ from taskd import (
     web,
 )
 from taskd.config import Config
-from taskd.connection import Connection, Limits
+from taskd.connection import Connection, Limits, callable_methods
 from taskd.dialects import Method, koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
@@ -105,6 +107,7 @@ class Server:
     service: Service
     xenapi: XenApi
     _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
+    _calls: rpc.Methods = attrs.field(init=False)
     _paths: web.Paths = attrs.field(init=False)
     _connections: dict[Connection, tuple[peer.Peer, Caller]] = attrs.field(factory=dict)
     _per_user: Counter[int] = attrs.field(factory=Counter)
@@ -112,6 +115,7 @@ class Server:
     _most: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._calls = callable_methods(self._methods, self.service)
         self._go_by(self.config)
 
     def _go_by(self, settings: Config) -> None:
@@ -159,7 +163,14 @@ class Server:
         try:
             who = await self._caller(found)
             connection = Connection(
-                stream, who, self.service, self._methods, self.xenapi, self._paths, self._limits()
+                stream,
+                who,
+                self.service,
+                self._methods,
+                self._calls,
+                self.xenapi,
+                self._paths,
+                self._limits(),
             )
             self._connections[connection] = found, who
             try:
@@ -267,6 +278,7 @@ async def serve(
             background.start_soon(service.health.beat)
             background.start_soon(forget_old, store, lambda: server.config, registry.forget)
             background.start_soon(systemd.feed_watchdog, watchdog_s)
+            background.start_soon(clock.watch)
             background.start_soon(systemd.keep_status, partial(status, registry), registry.feed.moved)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
@@ -311,6 +323,10 @@ async def run(settings: Config, read: Callable[[], Config]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     table = operations.load()
+    # What is loaded by now stays, and ten thousand connections are made of objects that live: by Python's own
+    # numbers the search for cycles among them was most of what they cost, and everybody waits for it.
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
     with lock(Path(settings.state)):
         metrics = Metrics()
         store = await SqliteStore.open(Path(settings.state) / "taskd.sqlite", metrics.committed)

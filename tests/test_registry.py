@@ -10,9 +10,11 @@ import trio
 from taskd.model import JSON, LogLine, Time
 from taskd.operations import Handle
 from taskd.operations.external import OPERATION as EXTERNAL
+from taskd.registry import Live, Registry
 from taskd.registry.logs import OVERHEAD, Logs
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, running
+from tests.store.test_contract import task
 from tests.test_runner import NoParams, operation, table
 
 
@@ -129,3 +131,15 @@ def test_what_the_store_does_not_keep_is_not_kept_here_either() -> None:
 
     assert logs.after("a", 0) is None
     assert [line.n for line in logs.after("a", 1) or ()] == [1, 2]
+
+
+def test_a_task_that_was_made_under_a_claim_is_counted_once() -> None:
+    """It was counted twice until the claim was let go of, and an owner was refused its last tasks."""
+    registry = Registry()
+    with registry.claimed("ann", 2) as claim:
+        registry.add(Live(task(owner="ann")), claim)
+        assert registry.owned("ann") == 1
+    with pytest.raises(RuntimeError), registry.claimed("ann", 2):
+        raise RuntimeError
+
+    assert registry.owned("ann") == 1

@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import logging
 import re
-import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from time import perf_counter
 from typing import Final
 
 import attrs
@@ -30,9 +28,9 @@ import orjson
 import trio
 
 from taskd import rpc, web, wire
-from taskd.connection.context import Context, ForCaller, Limits
+from taskd.connection.context import Context, ForCaller, Limits, callable_methods
 from taskd.connection.frames import Frames, calling
-from taskd.connection.streams import Opened, Subscriptions
+from taskd.connection.streams import Opened, Subscriptions, gone
 from taskd.dialects import Method
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import InternalError, TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
@@ -42,11 +40,16 @@ from taskd.service import OVER, Service
 
 __all__ = ["Connection", "Limits"]
 
+__all__ = ["Connection", "Limits", "callable_methods"]
+
 logger = logging.getLogger("taskd.connection")
 
 # Bytes per read: little, because what is read is cut into messages at one go, and thousands of the smallest fit in
 # it. A body or a long message takes some more reads.
 CHUNK: Final = 8192
+
+# Bytes per write.
+WRITTEN: Final = 65536
 
 # Seconds between two looks whether a peer that waits for an answer is still there, when its socket is readable
 # for ever: it has closed its sending side, or sent what is not to be read yet.
@@ -69,6 +72,8 @@ WAITING: Final = re.compile(r"event[._](?:from|next)", re.IGNORECASE)
 class Connection:
     """A peer on ``stream``, whose ``caller`` the kernel has told us; a WebSocket's may be another.
 
+    ``calls`` are the ``methods`` as ``callable_methods`` gives them: made once, for there may be many of us.
+
     ``_frames`` are there when it is a WebSocket of UCloud's, where bearers come with the calls.
     """
 
@@ -76,12 +81,12 @@ class Connection:
     caller: Caller
     service: Service
     methods: Mapping[str, Method]
+    calls: rpc.Methods
     xenapi: XenApi
     paths: web.Paths
     limits: Limits = Limits()
     _framing: wire.Opening = attrs.field(init=False)
     _positional: ForCaller = attrs.field(init=False)
-    _calls: rpc.Methods = attrs.field(init=False)
     _subscriptions: Subscriptions = attrs.field(init=False)
     _frames: Frames | None = None
     _parting: tuple[int, str] = (1001, "")
@@ -95,22 +100,11 @@ class Connection:
     def __attrs_post_init__(self) -> None:
         self._framing = wire.Opening(self.limits.max_message_bytes, self.limits.max_depth)
         self._positional = ForCaller(self.xenapi, self.service)
-        self._calls = {name: self._bound(method) for name, method in self.methods.items()}
         self._subscriptions = Subscriptions(self.limits.subscriptions_per_connection)
         self._room = trio.Semaphore(self.limits.requests_in_flight)
 
     def __repr__(self) -> str:
         return f"<Connection of {self.caller!r} {self._framing!r}>"
-
-    def _bound(self, method: Method) -> Callable[..., Awaitable[JSON]]:
-        async def call(context: Context, /, **params: JSON) -> JSON:
-            began = perf_counter()
-            try:
-                return await method(self.service, context.caller, params, context.channel)
-            finally:
-                self.service.metrics.request(method.dialect, method.name, perf_counter() - began)
-
-        return call
 
     async def serve(self) -> None:
         """Answer until the peer is done or gone; closes the stream."""
@@ -273,6 +267,8 @@ class Connection:
             reply = await self._reply(message, Context(self.caller, opened))
         if reply is not None:
             await self._say(reply)
+        else:  # a row of notifications must not keep the rest of the daemon waiting
+            await trio.lowlevel.checkpoint()
         for each in opened.streams:
             answering.start_soon(opened.follow, *each, self._tell)
 
@@ -289,7 +285,7 @@ class Connection:
     async def _reply(self, message: JSON, context: Context, subtask_of: str = "") -> JSON | None:
         return await rpc.answer(
             message,
-            self._calls,
+            self.calls,
             context,
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
@@ -355,7 +351,16 @@ class Connection:
         async with self._sending:
             if not wanted():
                 return
-            await self.stream.send_all(b"".join(map(self._said, replies)))
+            await self._out(memoryview(b"".join(map(self._said, replies))))
+
+    async def _out(self, data: memoryview) -> None:
+        """Raises BrokenResourceError where the peer does not read: what waits for it fills our memory."""
+        for at in range(0, len(data), WRITTEN):
+            with trio.move_on_after(self.limits.reader_deadline_s) as reading:
+                await self.stream.send_all(data[at : at + WRITTEN])
+            if reading.cancelled_caught:
+                logger.warning("%r does not read its replies; its connection is closed", self.caller)
+                raise trio.BrokenResourceError
 
     def _said(self, reply: JSON) -> bytes:
         try:
@@ -373,21 +378,14 @@ class Connection:
         while True:
             with trio.move_on_after(LOOK):
                 return await self._room.acquire()
-            if self._gone:
+            if gone(self.stream):
                 raise trio.BrokenResourceError
-
-    @property
-    def _gone(self) -> bool:
-        """The peer has closed both sides."""
-        poll = select.poll()
-        poll.register(self.stream.socket.fileno(), 0)
-        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` when the peer has hung up altogether: nobody is there to read the answers."""
         while True:
             await trio.lowlevel.wait_readable(self.stream.socket)
-            if self._gone:
+            if gone(self.stream):
                 scope.cancel()
             await trio.sleep(LOOK)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 
 import attrs
 
-from taskd.dialects import Channel
+from taskd import rpc
+from taskd.dialects import Channel, Method
 from taskd.dialects.xenapi import XenApi
 from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
@@ -23,6 +24,7 @@ class Limits:
     max_batch: int = 10_000
     max_reply_bytes: int = 16 * 1024 * 1024
     message_deadline_s: float = 30.0
+    reader_deadline_s: float = 60.0
     requests_in_flight: int = 256
     subscriptions_per_connection: int = 64
 
@@ -56,3 +58,19 @@ class ForCaller:
         finally:
             name = self.api.spelled(method) or UNKNOWN
             self.service.metrics.request("xenapi", name, perf_counter() - began)
+
+
+def callable_methods(methods: Mapping[str, Method], service: Service) -> rpc.Methods:
+    """The methods as the envelope calls them."""
+
+    def bound(method: Method) -> Callable[..., Awaitable[JSON]]:
+        async def call(context: Context, /, **params: JSON) -> JSON:
+            began = perf_counter()
+            try:
+                return await method(service, context.caller, params, context.channel)
+            finally:
+                service.metrics.request(method.dialect, method.name, perf_counter() - began)
+
+        return call
+
+    return {name: bound(method) for name, method in methods.items()}

@@ -6,6 +6,7 @@ token that is withdrawn, or the daemon's stop. Only a connection that ends itsel
 
 from __future__ import annotations
 
+import select
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
 
@@ -18,6 +19,13 @@ from taskd.model import JSON
 
 # Sends messages in their turn, if ``wanted`` is still true then.
 Send = Callable[[Sequence[JSON], Callable[[], bool]], Awaitable[None]]
+
+
+def gone(stream: trio.SocketStream) -> bool:
+    """The peer has closed both sides."""
+    poll = select.poll()
+    poll.register(stream.socket.fileno(), 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
 
 @attrs.define(eq=False)

@@ -25,7 +25,7 @@ from taskd.registry.feed import Bell, Change, Feed
 from taskd.registry.logs import Logs
 from taskd.states import State
 
-__all__ = ["BLOCK", "Bell", "Change", "Feed", "Live", "Logs", "Registry", "Ticket"]
+__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Live", "Logs", "Registry", "Ticket"]
 
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
 # restart. A block is written long before the one in use is spent.
@@ -58,6 +58,7 @@ class Live:
     forgotten: bool = False
     reported: int = 0
     _changed: trio.Event = attrs.field(factory=trio.Event)
+    _ended: trio.Event = attrs.field(factory=trio.Event)
     _woken: trio.Event = attrs.field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
@@ -69,6 +70,13 @@ class Live:
         self.task = attrs.evolve(task, progress=self.progress, waits_for=self.waits_for)
         self._changed.set()
         self._changed = trio.Event()
+        if task.state.ended:
+            self._ended.set()
+
+    async def ended(self) -> None:
+        """Wait until it has ended; a change before that wakes nobody here."""
+        if not self.task.state.ended:
+            await self._ended.wait()
 
     async def changed(self) -> None:
         """Wait for the next snapshot."""
@@ -111,6 +119,13 @@ def _unnoted(before: Task | None, after: Task | None) -> None:
 
 
 @attrs.define(eq=False)
+class Claim:
+    """A place among the tasks of an owner, for one that is being made; ``kept`` by the task once there is one."""
+
+    kept: bool = False
+
+
+@attrs.define(eq=False)
 class Registry:
     """Every task that has not ended, by id; and the ``feed`` of what happens to any.
 
@@ -138,11 +153,15 @@ class Registry:
         """The newest revision that was taken."""
         return self._next - 1
 
-    def add(self, live: Live) -> None:
+    def add(self, live: Live, claim: Claim | None = None) -> None:
+        """It is alive; where it was made under a ``claim``, it is counted by that already."""
         self._settled(live.task)
         self._alive[live.task.id] = live
         self._of.setdefault(live.task.owner, {})[live.task.id] = live
-        self._owned[live.task.owner] += 1
+        if claim is None:
+            self._owned[live.task.owner] += 1
+        else:
+            claim.kept = True
         if live.task.parent is not None:
             self._parts.setdefault(live.task.parent, set()).add(live.task.id)
 
@@ -177,7 +196,7 @@ class Registry:
             self._owing.pop(task.owner, None)
 
     @contextmanager
-    def claimed(self, owner: str, limit: int) -> Iterator[None]:
+    def claimed(self, owner: str, limit: int) -> Iterator[Claim]:
         """While a task is being made, count it: many made at once must not pass the limit together.
 
         What owes an undo counts too: else an owner could make tasks without end whose undo the owner prevents.
@@ -188,10 +207,12 @@ class Registry:
         if self._owned[owner] + len(self._owing.get(owner, ())) >= limit:
             raise TooManyTasks(limit)
         self._owned[owner] += 1
+        claim = Claim()
         try:
-            yield
+            yield claim
         finally:
-            self._let_go(owner)
+            if not claim.kept:
+                self._let_go(owner)
 
     def _let_go(self, owner: str) -> None:
         self._owned[owner] -= 1
@@ -283,7 +304,7 @@ class Registry:
             self.show(ticket)
 
     def logged(self, live: Live, lines: Sequence[LogLine], revision: int, keep: int) -> None:
-        """These lines of its log are durable, and will be shown with ``revision``; its newest ``keep`` are kept."""
+        """These lines of its log are durable, and will be shown with ``revision``; the newest ``keep`` stay."""
         if lines:
             self.logs.append(live.task.id, lines, revision, live.log_kept, keep)
             live.log_kept = lines[-1].n + 1

@@ -27,7 +27,7 @@ from taskd.errors import (
 from taskd.metrics import Metrics
 from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
-from taskd.registry import Change, Feed, Live, Registry
+from taskd.registry import Change, Claim, Feed, Live, Registry
 from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
@@ -127,7 +127,7 @@ class Service:
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
         noted = notes.changed({}, lambda _: annotations or {})
-        with self.registry.claimed(owner, self.tasks_per_owner):
+        with self.registry.claimed(owner, self.tasks_per_owner) as claim:
             rights = await rights_of(caller, kind, structured, self.roots)
             await check(kind, structured, rights)
             task = Task(
@@ -151,9 +151,9 @@ class Service:
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
-            return await self._make(task)
+            return await self._make(task, claim)
 
-    async def _make(self, task: Task) -> Task:
+    async def _make(self, task: Task, claim: Claim) -> Task:
         live = Live(task)
         ticket = self.registry.take(live)
         # From here on a caller that goes away must not leave a task behind that nobody runs.
@@ -167,7 +167,7 @@ class Service:
                 self.registry.give_up(ticket)
                 return await self.newest(stored.id) or stored
             live.task = attrs.evolve(stored, revision=0)
-            self.registry.add(live)
+            self.registry.add(live, claim)
             self.registry.show(ticket, stored)
             await self.registry.shown(live, ticket)
             self.runner.adopt(live)
@@ -212,9 +212,9 @@ class Service:
         if live is None:
             return task
         with trio.move_on_after(float("inf") if timeout_s is None else max(0.0, timeout_s)):
-            while not live.task.state.ended and not (
-                after_revision is not None and live.task.revision > after_revision
-            ):
+            if after_revision is None:
+                await live.ended()
+            while not live.task.state.ended and live.task.revision <= (after_revision or 0):
                 await live.changed()
         return live.task
 

@@ -108,9 +108,10 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
     Raises:
         sqlite3.Error: it cannot be opened.
     """
-    mode = "ro" if readonly else "rw"
+    # The index of the write-ahead log is in our memory then, and not in a file that is mapped into it: where its
+    # folder turns read-only, a write to such a page is a SIGBUS. The price: while we run, no other process reads.
     connection = sqlite3.connect(
-        f"{path.as_uri()}?mode={mode}",
+        f"{path.as_uri()}?mode=rw&vfs=unix-excl",
         uri=True,
         timeout=PATIENCE,
         isolation_level=None,
@@ -118,6 +119,8 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
     )
     # What is acknowledged must outlive a power cut; NORMAL, which WAL makes tempting, loses the last commits.
     connection.execute("PRAGMA synchronous = FULL")
+    if readonly:
+        connection.execute("PRAGMA query_only = ON")
     return connection
 
 

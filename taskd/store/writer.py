@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,6 +28,8 @@ from taskd.errors import Conflict, StoreUnavailable
 from taskd.store.schema import connect
 
 T = TypeVar("T")
+
+logger = logging.getLogger("taskd.store")
 
 # At most so many writes share one transaction, so that the first of them need not wait long for the last.
 GROUP: Final = 256
@@ -61,6 +64,7 @@ class Writer:
     _connection: sqlite3.Connection | None
     commits: int = 0
     _timed: Timed = untimed
+    _failing: bool = False
     _queue: SimpleQueue[Write | None] = attrs.field(factory=SimpleQueue)
     _stopped: bool = False
     _thread: Thread = attrs.field(init=False)
@@ -135,8 +139,10 @@ class Writer:
             in_doubt = True
             connection.execute("COMMIT")
             self.commits += 1
+            self._says(None)
             self._timed(perf_counter() - began, len(group), failed=False)
         except Exception as error:
+            self._says(error)
             self._timed(perf_counter() - began, len(group), failed=True)
             # Also for those that met a Conflict: what they conflicted with may be rolled back.
             for write in group:
@@ -144,6 +150,16 @@ class Writer:
             self._drop()
             if in_doubt:
                 self._overwrite()
+
+    def _says(self, error: Exception | None) -> None:
+        """In the log, once: that it cannot write, and that it can again."""
+        if error is not None and not self._failing:
+            logger.error(
+                "the store cannot write: %s; what is asked for is refused, what is known is answered", error
+            )
+        elif error is None and self._failing:
+            logger.warning("the store can write again")
+        self._failing = error is not None
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:

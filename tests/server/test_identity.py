@@ -9,7 +9,6 @@ import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,28 +23,13 @@ from taskd.peer import Peer
 from taskd.server import Server
 from taskd.store.memory import MemoryStore
 from tests.bench import running
+from tests.others import NOBODY, being
 from tests.server.conftest import Daemon, Start
 from tests.server.conftest import Peer as Client
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become others")
 
-NOBODY = pwd.getpwnam("nobody")
 GROUP = next(group for group in grp.getgrall() if group.gr_gid not in (0, NOBODY.pw_gid))
-
-
-@contextmanager
-def being(uid: int, gid: int, groups: Sequence[int]) -> Iterator[None]:
-    """This process is somebody else meanwhile, who can get back. What connects in the block is that for good."""
-    before = os.getgroups(), os.getegid(), os.geteuid()
-    os.setgroups(groups)
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(before[2])
-        os.setegid(before[1])
-        os.setgroups(before[0])
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -128,6 +129,25 @@ async def result_bytes(running: Daemon) -> object:
 async def deadline(running: Daemon) -> object:
     async with running.peer() as peer:
         return (await peer.reply())["error"]["message"]
+
+
+async def is_let_go_of(running: Daemon) -> object:
+    """Whether one who reads nothing is let go of, before another has had some answers."""
+    async with running.peer() as peer, running.peer() as deaf:
+        id = (await peer.call("Task.start", operation="external", label="x" * 4000))["id"]
+        get = {"jsonrpc": "2.0", "method": "Task.get", "params": {"id": id}}
+        await deaf.send([{**get, "id": n} for n in range(1000)])
+        with trio.move_on_after(20 if running.settings.reader_deadline_s < 1 else 0.2):
+            await peer.call("Task.wait", id=id, timeout_s=0.1)
+            while not gone(deaf):
+                await peer.call("Task.wait", id=id, timeout_s=0.01)
+        return gone(deaf)
+
+
+def gone(peer: Peer) -> bool:
+    poll = select.poll()
+    poll.register(peer.stream.socket.fileno(), 0)
+    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
 
 async def connections(running: Daemon) -> object:
@@ -281,6 +301,7 @@ SEEN = {
     "max_text": Seen(1000, 64, text, "done", "params.label: is longer than 64 characters"),
     "max_result_bytes": Seen(1000, 64, result_bytes, "done", "params.result: is longer than 64 bytes as JSON"),
     "message_deadline_s": Seen(0.05, 0.06, deadline, LATE.format(0.05), LATE.format(0.06)),
+    "reader_deadline_s": Seen(1000.0, 0.05, is_let_go_of, False, True),
     "connections_per_user": Seen(1, 2, connections, "Too_many_connections", "done"),
     "requests_in_flight": Seen(1, 2, in_flight, [1, 2], [2, 1]),
     "subscriptions_per_connection": Seen(1, 2, subscriptions, "Too_many_subscriptions", "done"),

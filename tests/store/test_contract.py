@@ -37,7 +37,8 @@ def task(**changes: Any) -> Task:
 
 
 def ended(at: float, **changes: Any) -> Task:
-    return task(state=State.COMPLETED, cancellable=False, finished_at=Time(at), **changes)
+    made = Time(min(at, 0.0))
+    return task(state=State.COMPLETED, cancellable=False, created_at=made, finished_at=Time(at), **changes)
 
 
 OWED: dict[str, Any] = {
