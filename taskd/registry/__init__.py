@@ -11,6 +11,7 @@ also of those that are destroyed.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,9 +40,9 @@ class Live:
     is the state on disk. ``cancel_asked`` is set the moment a cancel is accepted, ahead of its durable note.
     ``progress`` is ahead of ``task.progress`` by what has not been shown yet, ``reported`` is the
     revision that is taken to show it, 0 for none; ``heard_at`` is when an
-    external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed
-    although it could not end. ``log_end`` is the number that its next line of log gets, ``log_kept`` the one after
-    the last that is durable.
+    external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed,
+    durably, although it had not ended. ``log_end`` is the number that its next line of log gets, ``log_kept`` the
+    one after the last that is durable.
     """
 
     task: Task
@@ -63,13 +64,27 @@ class Live:
         self.cancel_asked = self.task.cancel_requested
         self.progress = self.task.progress
 
+    @classmethod
+    def again(cls, task: Task) -> Live:
+        """Alive once more, to be undone or destroyed: nothing is added to its log, whose end the store knows."""
+        return cls(task, log_end=sys.maxsize, log_kept=sys.maxsize)
+
     def _show(self, task: Task) -> None:
         self.task = attrs.evolve(task, progress=self.progress)
+        self._stir()
+
+    def _stir(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
+    def forget(self) -> None:
+        """It is destroyed, and nobody need wait for its end."""
+        self.forgotten = True
+        self._stir()
+        self.wake()
+
     async def changed(self) -> None:
-        """Wait for the next snapshot."""
+        """Wait for the next snapshot, or for there being none any more (``forgotten``)."""
         await self._changed.wait()
 
     def wake(self) -> None:

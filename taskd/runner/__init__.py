@@ -39,8 +39,8 @@ from taskd.registry import Live, Registry
 from taskd.runner import producer
 from taskd.runner.claims import Claims
 from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, describe
-from taskd.runner.journal import do, residue_of
-from taskd.runner.log import numbered
+from taskd.runner.journal import do, kill_survivors, residue_of
+from taskd.runner.log import numbered, revived
 from taskd.runner.operation import Answer, Handle, Operation, Verb
 from taskd.runner.slots import resized
 from taskd.states import Event, State, after
@@ -91,13 +91,10 @@ class Runner:
         """
         async with trio.open_nursery() as self._nursery:
             self.registry.feed.count_from(await self.store.owners())
-            found = [Live(task) for task in await self.store.open_tasks()]
-            for live in found:
-                live.log_end = live.log_kept = await self.store.log_end(live.task.id)
-                self.registry.add(live)
+            found = [await revived(self.store, self.registry, each) for each in await self.store.open_tasks()]
             async with trio.open_nursery() as nursery:
                 for live in found:
-                    nursery.start_soon(self._kill_survivors, live)
+                    nursery.start_soon(kill_survivors, live, self.operations.get(live.task.operation))
             interrupted = [live for live in found if live.task.state not in (State.QUEUED, State.FAILED)]
             for live in found:
                 self.adopt(live)
@@ -106,12 +103,6 @@ class Runner:
                 await self._settled(live)
             self._recovered.set()
             await trio.sleep_forever()
-
-    async def _kill_survivors(self, live: Live) -> None:
-        operation = self.operations.get(live.task.operation)
-        for step in live.task.journal:
-            if operation is not None and step.verb in operation.urgent:
-                await do(live, step, operation)
 
     async def _settled(self, live: Live) -> None:
         """Wait until a task found after a crash no longer touches its target, or cannot get on."""
@@ -178,8 +169,10 @@ class Runner:
     async def write(
         self, live: Live, *events: Event, best_effort: bool = False, log: Iterable[str] = (), **changes: Any
     ) -> None:
-        """``change``, for those who hold the lock already; in the same write, add to the task's ``log``."""
-        state = after(live.task.state, *events)
+        """``change`` under a lock that is held, with lines for the ``log``; nothing of what is forgotten."""
+        if live.forgotten:
+            return
+        end, state = live.log_end, after(live.task.state, *events)
         lines = numbered(live, log, self.log_lines)
         ticket = self.registry.take(live)
         if events and state.ended:
@@ -187,6 +180,7 @@ class Runner:
             if state is not State.COMPLETED:
                 made = changes.get("progress", live.progress)
                 changes["progress"] = attrs.evolve(made, fraction=min(made.fraction, ALMOST))
+        changes.setdefault("cancel_requested", live.cancel_asked or live.task.cancel_requested)
         task = attrs.evolve(
             live.task,
             state=state,
@@ -202,6 +196,7 @@ class Runner:
                 self.registry.logged(live, lines, ticket.revision)
             except BaseException as error:
                 if not (best_effort and isinstance(error, StoreUnavailable)):
+                    live.log_end = end
                     self.registry.give_up(ticket)
                     raise
             if "progress" in changes:
@@ -224,11 +219,7 @@ class Runner:
             await trio.sleep(PATIENCE)
 
     async def log(self, live: Live, *lines: str) -> None:
-        """Append to a task's log, in one write. The lock is held: numbers go to the store in their order.
-
-        Raises:
-            StoreUnavailable: they are lost.
-        """
+        """Append to a task's log, under its lock, in one write. Raises StoreUnavailable: they are lost."""
         new = numbered(live, lines, self.log_lines)
         with trio.CancelScope(shield=True):
             await self.store.append_log(live.task.id, new, keep=self.log_lines)
@@ -354,6 +345,8 @@ class Runner:
 
     async def recover(self, live: Live) -> None:
         """Try a failed undo again now; returns when it was tried. What a cancel leaves, the next try does."""
+        if live.task.state is not State.FAILED:  # what a committed task owes is no undo
+            raise IllegalMove(live.task.state.value, "recovered")
         self.registry.add(live)
         try:
             await self._clear(live)
@@ -396,5 +389,10 @@ class Runner:
             if live.scope is not None:
                 live.scope.cancel()
             if not live.task.cancel_requested:
-                await self.write(live, cancel_requested=True)
+                try:
+                    await self.write(live, cancel_requested=True)
+                except StoreUnavailable:  # shown all the same, and noted with the next change
+                    asked = attrs.evolve(live.task, cancel_requested=True)
+                    self.registry.show(self.registry.take(live), asked)
+                    raise
             return Answer.ACCEPTED

@@ -52,3 +52,10 @@ def residue_of(journal: Sequence[Undo], reason: str) -> tuple[Residue, ...]:
         Residue(first.verb, first.args, reason),
         *(Residue(step.verb, step.args, "waits for the step before") for step in waiting),
     )
+
+
+async def kill_survivors(live: Live, operation: Operation | None) -> None:
+    """Do the undo steps that cannot wait until the daemon has started: a crashed one left children behind."""
+    for step in live.task.journal:
+        if operation is not None and step.verb in operation.urgent:
+            await do(live, step, operation)

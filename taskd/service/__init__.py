@@ -18,6 +18,7 @@ from taskd import access, codec
 from taskd.errors import (
     AlreadyEnded,
     BadParams,
+    DoesNotExist,
     HasResidue,
     NoResidue,
     NotExternal,
@@ -172,9 +173,12 @@ class Service:
     async def list(self, caller: Caller, query: Query) -> Sequence[Task]:
         """A page of the tasks that the caller may see, newest snapshots."""
         if not access.sees_all(caller):
+            if query.owner not in (None, caller.user):
+                return ()
             query = attrs.evolve(query, owner=caller.user)
         page = await self.store.list(query)
-        return [live.task if (live := self.registry.get(task.id)) else task for task in page]
+        newest = [live.task if (live := self.registry.get(task.id)) else task for task in page]
+        return [task for task in newest if task.revision]  # not one that is only being made
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""
@@ -192,7 +196,11 @@ class Service:
     async def wait(
         self, caller: Caller, task: Task, timeout_s: float | None = None, after_revision: int | None = None
     ) -> Task:
-        """The snapshot when the task ended, or changed after that revision, or the seconds are over."""
+        """The snapshot when the task ended, or changed after that revision, or the seconds are over.
+
+        Raises:
+            DoesNotExist: it was destroyed meanwhile, by force.
+        """
         live = self.registry.get(task.id)
         if live is None:
             return task
@@ -200,8 +208,13 @@ class Service:
             while not live.task.state.ended and not (
                 after_revision is not None and live.task.revision > after_revision
             ):
-                await live.changed()
+                await self._next(live)
         return live.task
+
+    async def _next(self, live: Live) -> None:
+        await live.changed()
+        if live.forgotten:
+            raise DoesNotExist("task", live.task.id)
 
     @gated("cancel")
     async def cancel(self, caller: Caller, task: Task, *, must: bool = False) -> Answer:
@@ -370,9 +383,9 @@ class Service:
             if task.state is not State.COMMITTED:
                 raise TaskInProgress(task.id)
             live.wake()
-            await live.changed()
+            await self._next(live)
             return live.task
-        live = Live(task)
+        live = Live.again(task)
         await self.runner.recover(live)
         return live.task
 

@@ -209,7 +209,7 @@ class Watch:
                 break
             after = page[-1].seq
         for live in registry:
-            if not live.task.state.ended and self._wants(live.task):
+            if live.task.revision and not live.task.state.ended and self._wants(live.task):
                 yield live.task
 
 
