@@ -105,7 +105,8 @@ class Ticket:
 
     ``task`` stays None for a ticket that only shows the progress made; ``live`` turns None when the change
     was given up. A ticket that never had a ``live`` is about a task that is destroyed (``gone``), or about one
-    that is only looked at again; without a task, about something else that goes by revisions.
+    that is only looked at again; without a task, about something else that goes by revisions, and
+    rings at ``places`` of the feed.
     """
 
     revision: int
@@ -113,6 +114,7 @@ class Ticket:
     task: Task | None = None
     ready: bool = False
     gone: bool = False
+    places: Sequence[tuple[str, str]] = ()
 
 
 @attrs.define(eq=False)
@@ -183,7 +185,8 @@ class Registry:
 
     def _let_go(self, owner: str) -> None:
         self._owned[owner] -= 1
-        self._owned += Counter()  # drops owners that have none left
+        if not self._owned[owner]:
+            del self._owned[owner]
 
     def owned(self, owner: str) -> int:
         """How many unfinished tasks that owner has."""
@@ -248,11 +251,16 @@ class Registry:
                 live.reported = 0 if ticket.task is None else live.reported
                 born = live.task.revision == 0
                 live._show(attrs.evolve(ticket.task or live.task, revision=ticket.revision))
-                self.feed.put(ticket.revision, live.task, born=born)
+                self._put(ticket.revision, live.task, born=born)
             elif ticket.task is not None:
-                self.feed.put(ticket.revision, ticket.task, gone=ticket.gone)
+                self._put(ticket.revision, ticket.task, gone=ticket.gone)
             else:
-                self.feed.pass_by(ticket.revision)
+                self.feed.pass_by(ticket.revision, *ticket.places)
+
+    def _put(self, revision: int, task: Task, *, born: bool = False, gone: bool = False) -> None:
+        for change in self.feed.put(revision, task, born=born, gone=gone):
+            if change.gone:
+                self.logs.forget(change.task.id)
 
     def report(self, live: Live, progress: Progress) -> None:
         """Show new progress; it is kept in memory only."""
@@ -278,13 +286,13 @@ class Registry:
             ticket = self.take(None)
             ticket.gone = True
             self.show(ticket, task)
-            self.logs.forget(task.id)
             self._parts.pop(task.id, None)
             if task.parent is not None:
                 self._parts.get(task.parent, set()).discard(task.id)
 
-    def touch(self, task: Task | None = None) -> int | None:
-        """Show ``task`` once more, unchanged; or a revision for what is no task. The revision before is given.
+    def touch(self, task: Task | None = None, *places: tuple[str, str]) -> int | None:
+        """Show ``task`` once more, unchanged; or a revision for what is no task, with a ring at those ``places``
+        of the feed. The revision before is given.
 
         None where no revision is left for it; see ``report``.
         """
@@ -292,5 +300,7 @@ class Registry:
             return None
         before = self.feed.revision
         live = None if task is None else self.get(task.id)
-        self.show(self.take(live), None if live is not None else task)
+        ticket = self.take(live)
+        ticket.places = places
+        self.show(ticket, None if live is not None else task)
         return before

@@ -177,8 +177,9 @@ class Service:
                 return ()
             query = attrs.evolve(query, owner=caller.user)
         page = await self.store.list(query)
-        newest = [live.task if (live := self.registry.get(task.id)) else task for task in page]
-        return [task for task in newest if task.revision]  # not one that is only being made
+        lives = [(self.registry.get(task.id), task) for task in page]
+        # One that is only being made is not shown yet.
+        return [live.task if live else task for live, task in lives if live is None or live.task.revision]
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""
@@ -366,8 +367,8 @@ class Service:
         live = self.registry.get(id)
         if live is not None and start >= live.log_end:
             return ()
-        newest = self.registry.logs.after(id, start)
-        return await self.store.log(id, start, limit) if newest is None else newest[:limit]
+        newest = self.registry.logs.after(id, start, limit=limit)
+        return await self.store.log(id, start, limit) if newest is None else newest
 
     @gated("recover")
     async def recover(self, caller: Caller, task: Task) -> Task:
