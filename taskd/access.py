@@ -150,6 +150,11 @@ def sees_all(caller: Caller) -> bool:
     return bool(caller.roles & RULES["list"].foreign)
 
 
+def may_produce_for_others(caller: Caller) -> bool:
+    """The caller may have made tasks that others own."""
+    return not caller.roles.isdisjoint(RULES["start"].foreign)
+
+
 def may(caller: Caller, verb: str, task: Task) -> bool:
     """The table lets the caller use ``verb`` on ``task``."""
     rule = RULES[verb]

@@ -134,15 +134,16 @@ async def quiet(service: Service) -> None:
     await trio.sleep(10 * law.CALM)
 
 
-def external_task(owner: str, processor: str) -> Task:
+def external_task(owner: str = "o", processor: str = "p", id: str = "an id", **more: Any) -> Task:
     return Task(
-        id="an id",
+        id=id,
         operation="external",
         params={},
         owner=owner,
         processor=processor,
-        resident_on="h",
+        resident_on="host",
         created_at=Time(0.0),
+        **more,
     )
 
 

@@ -69,6 +69,8 @@ class Subscriptions:
     """The streams of one connection by their names, at most ``limit`` at a time."""
 
     limit: int
+    # Of those that are told in batches, one at a time has one.
+    turn: trio.Lock = attrs.field(factory=trio.Lock)
     _open: dict[str, Following] = attrs.field(factory=dict)
     _numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
 
@@ -111,6 +113,10 @@ class Opened:
 
     subscriptions: Subscriptions
     streams: list[tuple[str, Following, Stream]] = attrs.field(factory=list)
+
+    @property
+    def turn(self) -> trio.Lock:
+        return self.subscriptions.turn
 
     def open(self, stream: Stream) -> str:
         name, following = self.subscriptions.add()

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
+import trio
 
 from taskd import codec
 from taskd.errors import NeedsStream, TaskdError
@@ -34,7 +35,14 @@ class Stream:
 
 
 class Channel(Protocol):
-    """A connection as a method with a stream sees it."""
+    """A connection as a method with a stream sees it.
+
+    Of its streams one at a time takes ``turn``, gathers what is to be told and tells it: while the peer does not
+    read, one of them holds something, and not each.
+    """
+
+    @property
+    def turn(self) -> trio.Lock: ...
 
     def open(self, stream: Stream) -> str:
         """The name of a new subscription; its notifications begin after the reply.

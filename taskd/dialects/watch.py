@@ -58,14 +58,14 @@ async def _watch(service: Service, caller: Caller, params: WatchParams, channel:
             size = 0
             for notice in notices:
                 params, more = _params(notice)
-                if size + more > LONGEST:
+                if some and size + more > LONGEST:
                     await tell(some)
                     some, size = [], 0
                 some.append(params)
                 size += more
             await tell(some)
 
-        await watch.run(said)
+        await watch.run(said, channel.turn)
 
     return {"subscription": channel.open(Stream("Task.event", run)), "revision": revision}
 

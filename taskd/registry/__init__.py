@@ -11,6 +11,7 @@ also of those that are destroyed.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,9 +41,9 @@ class Live:
     is the state on disk. ``cancel_asked`` is set the moment a cancel is accepted, ahead of its durable note.
     ``progress`` is ahead of ``task.progress`` by what has not been shown yet, ``reported`` is the revision that is
     taken to show it, 0 for none; ``waits_for`` is what a queued task waits for; ``heard_at`` is when an
-    external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed
-    although it could not end. ``log_end`` is the number that its next line of log gets, ``log_kept`` the one after
-    the last that is durable.
+    external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed,
+    durably, although it had not ended. ``log_end`` is the number that its next line of log gets, ``log_kept`` the
+    one after the last that is durable.
     """
 
     task: Task
@@ -66,20 +67,34 @@ class Live:
         self.cancel_asked = self.task.cancel_requested
         self.progress = self.task.progress
 
+    @classmethod
+    def again(cls, task: Task) -> Live:
+        """Alive once more, to be undone or destroyed: nothing is added to its log, whose end the store knows."""
+        return cls(task, log_end=sys.maxsize, log_kept=sys.maxsize)
+
     def _show(self, task: Task) -> None:
         self.task = attrs.evolve(task, progress=self.progress, waits_for=self.waits_for)
+        self._stir()
+
+    def _stir(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-        if task.state.ended:
+        if self.task.state.ended or self.forgotten:
             self._ended.set()
 
     async def ended(self) -> None:
-        """Wait until it has ended; a change before that wakes nobody here."""
+        """Wait until it has ended, or is forgotten; a change before that wakes nobody here."""
         if not self.task.state.ended:
             await self._ended.wait()
 
+    def forget(self) -> None:
+        """It is destroyed, and nobody need wait for its end."""
+        self.forgotten = True
+        self._stir()
+        self.wake()
+
     async def changed(self) -> None:
-        """Wait for the next snapshot."""
+        """Wait for the next snapshot, or for there being none any more (``forgotten``)."""
         await self._changed.wait()
 
     def wake(self) -> None:
@@ -100,7 +115,8 @@ class Ticket:
 
     ``task`` stays None for a ticket that only shows the progress made; ``live`` turns None when the change
     was given up. A ticket that never had a ``live`` is about a task that is destroyed (``gone``), or about one
-    that is only looked at again; without a task, about something else that goes by revisions.
+    that is only looked at again; without a task, about something else that goes by revisions, and
+    rings at ``places`` of the feed.
     """
 
     revision: int
@@ -108,6 +124,7 @@ class Ticket:
     task: Task | None = None
     ready: bool = False
     gone: bool = False
+    places: Sequence[tuple[str, str]] = ()
 
 
 # Told of a task as it was (None: it is new) and as it is now (None: it is destroyed), when that can be seen.
@@ -216,7 +233,8 @@ class Registry:
 
     def _let_go(self, owner: str) -> None:
         self._owned[owner] -= 1
-        self._owned += Counter()  # drops owners that have none left
+        if not self._owned[owner]:
+            del self._owned[owner]
 
     def owned(self, owner: str) -> int:
         """How many unfinished tasks that owner has."""
@@ -281,15 +299,20 @@ class Registry:
                 live.reported = 0 if ticket.task is None else live.reported
                 before, born = live.task, live.task.revision == 0
                 live._show(attrs.evolve(ticket.task or live.task, revision=ticket.revision))
-                self.feed.put(ticket.revision, live.task, born=born)
+                self._put(ticket.revision, live.task, born=born)
                 if ticket.task is not None:
                     self.noted(None if born else before, live.task)
             elif ticket.task is not None:
-                self.feed.put(ticket.revision, ticket.task, gone=ticket.gone)
+                self._put(ticket.revision, ticket.task, gone=ticket.gone)
                 if ticket.gone:
                     self.noted(ticket.task, None)
             else:
-                self.feed.pass_by(ticket.revision)
+                self.feed.pass_by(ticket.revision, *ticket.places)
+
+    def _put(self, revision: int, task: Task, *, born: bool = False, gone: bool = False) -> None:
+        for change in self.feed.put(revision, task, born=born, gone=gone):
+            if change.gone:
+                self.logs.forget(change.task.id)
 
     def report(self, live: Live, progress: Progress) -> None:
         """Show new progress; it is kept in memory only."""
@@ -316,13 +339,13 @@ class Registry:
             ticket = self.take(None)
             ticket.gone = True
             self.show(ticket, task)
-            self.logs.forget(task.id)
             self._parts.pop(task.id, None)
             if task.parent is not None:
                 self._parts.get(task.parent, set()).discard(task.id)
 
-    def touch(self, task: Task | None = None) -> int | None:
-        """Show ``task`` once more, unchanged; or a revision for what is no task. The revision before is given.
+    def touch(self, task: Task | None = None, *places: tuple[str, str]) -> int | None:
+        """Show ``task`` once more, unchanged; or a revision for what is no task, with a ring at those ``places``
+        of the feed. The revision before is given.
 
         None where no revision is left for it; see ``report``.
         """
@@ -330,5 +353,7 @@ class Registry:
             return None
         before = self.feed.revision
         live = None if task is None else self.get(task.id)
-        self.show(self.take(live), None if live is not None else task)
+        ticket = self.take(live)
+        ticket.places = places
+        self.show(ticket, None if live is not None else task)
         return before

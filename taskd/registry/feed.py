@@ -1,9 +1,9 @@
 """The one source of change: every task that was made, changed or destroyed, in the order of revisions.
 
 The law: a revision is in the feed when everything below it is. The feed keeps, of each task, its newest change
-only, and of all tasks the ``limit`` newest ones; so its memory is bounded, a watcher sees the newest state and
-not a backlog, and a slow watcher costs nothing (law L8). Whoever asks from a revision that is no longer covered
-is told so, and starts afresh from the tasks themselves.
+only, and of all tasks the ``limit`` newest ones, or as many of them as ``max_weight`` bytes hold; so its memory is
+bounded, a watcher sees the newest state and not a backlog, and a slow watcher costs nothing (law L8). Whoever asks
+from a revision that is no longer covered is told so, and starts afresh from the tasks themselves.
 
 It also counts the tasks that there are, so that the number fits the revision to the last change.
 
@@ -22,11 +22,16 @@ import attrs
 import trio
 
 from taskd.model import Task
+from taskd.registry.weight import same, weigh
 
 # Of so many tasks the newest change is kept.
 LIMIT = 10_000
 
-# What a bell can hang under: every task, one task by its id, or the tasks of one user, owned or produced.
+# About so many bytes of memory may all the snapshots in the feed take.
+MAX_WEIGHT = 64 * 1024 * 1024
+
+# What a bell can hang under: every task, one task by its id, the tasks of one user, owned or produced, or what
+# else of one user goes by revisions.
 EVERYTHING: Final = ("everything", "")
 
 
@@ -36,6 +41,10 @@ def one(id: str) -> tuple[str, str]:
 
 def of(user: str) -> tuple[str, str]:
     return ("user", user)
+
+
+def desk(user: str) -> tuple[str, str]:
+    return ("desk", user)
 
 
 @attrs.define(eq=False)
@@ -58,12 +67,14 @@ class Change:
     """The newest change of one task: the snapshot that was shown with it, the last one where it is ``gone``.
 
     ``born`` is the revision that the task was made with, 0 where that is longer ago than the feed goes back.
+    ``weight`` is about how many bytes of memory the snapshot takes.
     """
 
     revision: int
     task: Task
     born: int = 0
     gone: bool = False
+    weight: int = 0
 
     def __repr__(self) -> str:
         return f"<Change {self.revision} of {self.task!r}{' gone' if self.gone else ''}>"
@@ -74,9 +85,11 @@ class Feed:
     """See the module. ``revision`` is the newest that was shown, ``horizon`` the newest not covered any more."""
 
     limit: int = LIMIT
+    max_weight: int = MAX_WEIGHT
     revision: int = 0
     horizon: int = 0
     epoch: int = 0
+    _weight: int = 0
     _changes: OrderedDict[str, Change] = attrs.field(factory=OrderedDict)
     _owned: Counter[str] = attrs.field(factory=Counter)
     _moved: trio.Event = attrs.field(factory=trio.Event)
@@ -90,22 +103,27 @@ class Feed:
         """There are so many tasks now, by owner."""
         self._owned = Counter(owned)
 
-    def put(self, revision: int, task: Task, *, born: bool = False, gone: bool = False) -> None:
-        """``task`` was shown with ``revision``, as ``born`` or ``gone`` or changed."""
+    def put(self, revision: int, task: Task, *, born: bool = False, gone: bool = False) -> Sequence[Change]:
+        """``task`` was shown with ``revision``, as ``born`` or ``gone`` or changed; what is forgotten for it."""
         before = self._changes.pop(task.id, None)
         if before is not None and before.gone:  # destroyed twice at once, or looked at meanwhile
             gone, task, born = True, before.task, False
         elif gone or born:
             self._owned[task.owner] += 1 if born else -1
+            if not self._owned[task.owner]:
+                del self._owned[task.owner]
         since = revision if born else before.born if before is not None else 0
-        self._changes[task.id] = Change(revision, task, since, gone)
-        while len(self._changes) > self.limit:
-            _, forgotten = self._changes.popitem(last=False)
-            self.horizon = forgotten.revision
-        self.pass_by(revision)
-        for place in {EVERYTHING, one(task.id), of(task.owner), of(task.processor)}:
-            for bell in self._bells.get(place, ()):
-                bell.ring()
+        weight = before.weight if before is not None and same(before.task, task) else weigh(task)
+        self._changes[task.id] = Change(revision, task, since, gone, weight)
+        self._weight += weight - (0 if before is None else before.weight)
+        forgotten = []
+        while len(self._changes) > self.limit or (self._weight > self.max_weight and len(self._changes) > 1):
+            _, oldest = self._changes.popitem(last=False)
+            self.horizon = oldest.revision
+            self._weight -= oldest.weight
+            forgotten.append(oldest)
+        self.pass_by(revision, EVERYTHING, one(task.id), of(task.owner), of(task.processor))
+        return forgotten
 
     @contextmanager
     def bell(self, *places: tuple[str, str]) -> Iterator[Bell]:
@@ -125,9 +143,12 @@ class Feed:
         """The newest change of a task, where the feed still has it."""
         return self._changes.get(id)
 
-    def pass_by(self, revision: int) -> None:
-        """Nothing of a task was shown with ``revision``; who waits may look at what else it stands for."""
+    def pass_by(self, revision: int, *places: tuple[str, str]) -> None:
+        """What there was to show with ``revision`` is shown, of a task or of what else it stands for."""
         self.revision = revision
+        for place in {*places}:
+            for bell in self._bells.get(place, ()):
+                bell.ring()
         self._moved.set()
         self._moved = trio.Event()
 

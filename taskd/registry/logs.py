@@ -1,8 +1,9 @@
 """The newest log lines of all tasks, in memory, so that those who follow a log need not ask the store for each.
 
 The law: what is here is durable, and of each task it is the end of its log, without a gap but where the store
-lost lines. All together hold at most ``limit`` characters; beyond that those of the task that was silent longest
-are let go, and whoever wants them reads them from the store.
+lost lines. Those of a task that was destroyed stay as long as the feed tells of that. All together hold at most
+``limit`` characters; beyond that those of the task that was silent longest are let go, and whoever wants them
+reads them from the store.
 
 A line belongs to the change of its task that it is shown with. So whoever has seen all tasks at some revision,
 and the lines up to that one, has a whole picture of that moment, and can go on from there.
@@ -10,8 +11,10 @@ and the lines up to that one, has a whole picture of that moment, and can go on 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import attrs
 
@@ -38,6 +41,10 @@ class End:
 
     begin: int
     lines: deque[Kept] = attrs.field(factory=deque)
+
+    def start(self, number: int) -> Iterator[Kept]:
+        """The lines from that number on."""
+        return islice(self.lines, bisect_left(self.lines, number, key=_number), None)
 
 
 @attrs.define(eq=False)
@@ -71,20 +78,25 @@ class Logs:
         end.begin = line.n + 1
         self._size -= _cost(line)
 
-    def after(self, id: str, start: int, revision: int | None = None) -> Sequence[LogLine] | None:
-        """All lines from number ``start`` on, that belong to changes up to ``revision``; None where only the
-        store can tell.
+    def after(
+        self, id: str, start: int, revision: int | None = None, limit: int | None = None
+    ) -> Sequence[LogLine] | None:
+        """The first ``limit`` lines from number ``start`` on, that belong to changes up to ``revision``; None
+        where only the store can tell.
         """
         end = self._ends.get(id)
         if end is None or end.begin > start:
             return None
-        found: list[LogLine] = []
-        for each in reversed(end.lines):
-            if each.line.n < start:
-                break
-            if revision is None or each.revision <= revision:
-                found.append(each.line)
-        return found[::-1]
+        found = (each.line for each in end.start(start) if revision is None or each.revision <= revision)
+        return [*islice(found, limit)]
+
+    def last(self, id: str, start: int, revision: int, limit: int) -> Sequence[LogLine]:
+        """The first ``limit`` lines from number ``start`` on, of those that are here and belong to changes after
+        ``revision``.
+        """
+        end = self._ends.get(id)
+        found = () if end is None else (each.line for each in end.start(start) if each.revision > revision)
+        return [*islice(found, limit)]
 
     def first_after(self, id: str, revision: int) -> int | None:
         """The number of the first line that belongs to a change after ``revision``, which may be still to come;
@@ -101,13 +113,17 @@ class Logs:
         return first if end.begin == 0 else None
 
     def forget(self, id: str) -> None:
-        """The task is destroyed."""
+        """The task is destroyed, and nobody is to be told of it any more."""
         end = self._ends.pop(id, None)
         if end is not None:
             self._size -= sum(_cost(each.line) for each in end.lines)
 
     def __repr__(self) -> str:
         return f"<Logs of {len(self._ends)} tasks>"
+
+
+def _number(kept: Kept) -> int:
+    return kept.line.n
 
 
 def _cost(line: LogLine) -> int:

@@ -40,7 +40,7 @@ from taskd.runner import producer, recovery
 from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, describe
 from taskd.runner.journal import do, residue_of
 from taskd.runner.line import Line, Turn, resized
-from taskd.runner.log import numbered
+from taskd.runner.log import numbered, revived
 from taskd.runner.operation import Answer, Handle, Operation, Verb
 from taskd.runner.rights import acting
 from taskd.runner.targets import has_target, targets_of
@@ -98,10 +98,7 @@ class Runner:
         """
         async with trio.open_nursery() as self._nursery:
             self.registry.feed.count_from(await self.store.owners())
-            found = [Live(task) for task in await self.store.open_tasks()]
-            for live in found:
-                live.log_end = live.log_kept = await self.store.log_end(live.task.id)
-                self.registry.add(live)
+            found = [await revived(self.store, self.registry, each) for each in await self.store.open_tasks()]
             await recovery.kill_survivors(self, found)
             await recovery.hold_targets(self, found)
             interrupted = recovery.interrupted(found)
@@ -170,8 +167,10 @@ class Runner:
     async def write(
         self, live: Live, *events: Event, best_effort: bool = False, log: Iterable[str] = (), **changes: Any
     ) -> None:
-        """``change``, for those who hold the lock already; in the same write, add to the task's ``log``."""
-        state = after(live.task.state, *events)
+        """``change`` under a lock that is held, with lines for the ``log``; nothing of what is forgotten."""
+        if live.forgotten:
+            return
+        end, state = live.log_end, after(live.task.state, *events)
         lines = numbered(live, log, self.log_lines)
         ticket = self.registry.take(live)
         if events and state.ended:
@@ -179,6 +178,7 @@ class Runner:
             if state is not State.COMPLETED:
                 made = changes.get("progress", live.progress)
                 changes["progress"] = attrs.evolve(made, fraction=min(made.fraction, ALMOST))
+        changes.setdefault("cancel_requested", live.cancel_asked or live.task.cancel_requested)
         task = attrs.evolve(
             live.task,
             state=state,
@@ -195,6 +195,7 @@ class Runner:
                 self.registry.logged(live, lines, ticket.revision, self.log_lines)
             except BaseException as error:
                 if not (best_effort and isinstance(error, StoreUnavailable)):
+                    live.log_end = end
                     self.registry.give_up(ticket)
                     raise
             if "progress" in changes:
@@ -217,11 +218,7 @@ class Runner:
             await trio.sleep(PATIENCE)
 
     async def log(self, live: Live, *lines: str) -> None:
-        """Append to a task's log, in one write. The lock is held: numbers go to the store in their order.
-
-        Raises:
-            StoreUnavailable: they are lost.
-        """
+        """Append to a task's log, under its lock, in one write. Raises StoreUnavailable: they are lost."""
         new = numbered(live, lines, self.log_lines)
         with trio.CancelScope(shield=True):
             await self.store.append_log(live.task.id, new, keep=self.log_lines)
@@ -346,6 +343,8 @@ class Runner:
 
     async def recover(self, live: Live) -> None:
         """Try a failed undo again now; returns when it was tried. What a cancel leaves, the next try does."""
+        if live.task.state is not State.FAILED:  # what a committed task owes is no undo
+            raise IllegalMove(live.task.state.value, "recovered")
         self.registry.add(live)
         try:
             await self._clear(live)
@@ -388,5 +387,10 @@ class Runner:
             if live.scope is not None:
                 live.scope.cancel()
             if not live.task.cancel_requested:
-                await self.write(live, cancel_requested=True)
+                try:
+                    await self.write(live, cancel_requested=True)
+                except StoreUnavailable:  # shown all the same, and noted with the next change
+                    asked = attrs.evolve(live.task, cancel_requested=True)
+                    self.registry.show(self.registry.take(live), asked)
+                    raise
             return Answer.ACCEPTED

@@ -118,7 +118,9 @@ def advanced(old: Progress, done: int, total: int | None, unit: str, fraction: f
         newest = (done - old.done) / (moment - old.moved_at)
         rate = newest if rate is None else rate + SMOOTHING * (newest - rate)
     left = (total - done) / rate if total is not None and rate else None
-    moved_at = moment if done > old.done or old.moved_at is None else old.moved_at
+    moved_at = old.moved_at
+    if moved_at is None or done > old.done:  # not back, though the clock may be set back
+        moved_at = moment if moved_at is None else max(moment, moved_at)
     return Progress(done, total, unit, fraction, rate, left, moved_at)
 
 

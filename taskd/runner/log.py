@@ -1,12 +1,16 @@
-"""The numbers of a task's log lines: counted from 0, never given twice, not even where a line is lost."""
+"""The numbers of a task's log lines: counted from 0, never given twice, not even where a line is lost.
+
+A line that was refused, with the whole change that it came with, is not lost: it has no number.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
 
-from taskd.model import LogLine, now
-from taskd.registry import Live
+from taskd.model import LogLine, Task, now
+from taskd.registry import Live, Registry
+from taskd.store import Store
 
 # The longest line of a log, in characters; a longer one is cut into several.
 LINE: Final = 4096
@@ -18,3 +22,16 @@ def numbered(live: Live, lines: Iterable[str], keep: int) -> list[LogLine]:
     new = [LogLine(n, now(), line) for n, line in enumerate(cut, live.log_end)][-keep:]
     live.log_end += len(cut)
     return new
+
+
+async def revived(store: Store, registry: Registry, task: Task) -> Live:
+    """A task that was found at the start: its log goes on where it ended, and it is shown with a new revision.
+
+    A crash forgets progress that was shown with a higher revision than the one on disk, and revisions do not go
+    back.
+    """
+    end = await store.log_end(task.id)
+    live = Live(task, log_end=end, log_kept=end)
+    registry.add(live)
+    registry.show(registry.take(live))
+    return live

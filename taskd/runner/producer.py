@@ -63,6 +63,7 @@ async def report(
         case _:
             event = Event.CANCELLED if live.cancel_asked and not end.anyhow else Event.FAILED
             await runner.write(live, Event.STOPPED, event, log=log, **{**changes, "error": end.error})
+    live.heard_at = trio.current_time()  # however long the store took
 
 
 async def listen(runner: Runner, live: Live, operation: Operation) -> None:

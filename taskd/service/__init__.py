@@ -18,6 +18,7 @@ from taskd import access, codec
 from taskd.errors import (
     AlreadyEnded,
     BadParams,
+    DoesNotExist,
     HasResidue,
     NoResidue,
     NotExternal,
@@ -187,9 +188,13 @@ class Service:
     async def list(self, caller: Caller, query: Query) -> Sequence[Task]:
         """A page of the tasks that the caller may see, newest snapshots."""
         if not access.sees_all(caller):
+            if query.owner not in (None, caller.user):
+                return ()
             query = attrs.evolve(query, owner=caller.user)
         page = await self.store.list(query)
-        return [live.task if (live := self.registry.get(task.id)) else task for task in page]
+        lives = [(self.registry.get(task.id), task) for task in page]
+        # One that is only being made is not shown yet.
+        return [live.task if live else task for live, task in lives if live is None or live.task.revision]
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""
@@ -207,7 +212,11 @@ class Service:
     async def wait(
         self, caller: Caller, task: Task, timeout_s: float | None = None, after_revision: int | None = None
     ) -> Task:
-        """The snapshot when the task ended, or changed after that revision, or the seconds are over."""
+        """The snapshot when the task ended, or changed after that revision, or the seconds are over.
+
+        Raises:
+            DoesNotExist: it was destroyed meanwhile, by force.
+        """
         live = self.registry.get(task.id)
         if live is None:
             return task
@@ -215,8 +224,15 @@ class Service:
             if after_revision is None:
                 await live.ended()
             while not live.task.state.ended and live.task.revision <= (after_revision or 0):
-                await live.changed()
+                await self._next(live)
+        if live.forgotten:
+            raise DoesNotExist("task", task.id)
         return live.task
+
+    async def _next(self, live: Live) -> None:
+        await live.changed()
+        if live.forgotten:
+            raise DoesNotExist("task", live.task.id)
 
     @gated("cancel")
     async def cancel(self, caller: Caller, task: Task, *, must: bool = False) -> Answer:
@@ -368,8 +384,8 @@ class Service:
         live = self.registry.get(id)
         if live is not None and start >= live.log_end:
             return ()
-        newest = self.registry.logs.after(id, start)
-        return await self.store.log(id, start, limit) if newest is None else newest[:limit]
+        newest = self.registry.logs.after(id, start, limit=limit)
+        return await self.store.log(id, start, limit) if newest is None else newest
 
     @gated("recover")
     async def recover(self, caller: Caller, task: Task) -> Task:
@@ -385,9 +401,9 @@ class Service:
             if task.state is not State.COMMITTED:
                 raise TaskInProgress(task.id)
             live.wake()
-            await live.changed()
+            await self._next(live)
             return live.task
-        live = Live(task)
+        live = Live.again(task)
         await self.runner.recover(live)
         return live.task
 

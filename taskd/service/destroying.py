@@ -24,7 +24,7 @@ async def forget(service: Service, task: Task) -> None:
     if not task.state.ended or (live is not None and task.journal):
         raise TaskInProgress(task.id)
     if live is None:  # nobody may begin to recover it meanwhile
-        live = Live(task)
+        live = Live.again(task)
         service.registry.add(live)
     with trio.CancelScope(shield=True):
         try:
@@ -36,12 +36,16 @@ async def forget(service: Service, task: Task) -> None:
 
 
 async def give_up(service: Service, live: Live) -> None:
-    """Forget a committed task whose finish cannot be done, perhaps never: an admin says that it need not."""
-    live.forgotten = True
-    live.wake()
-    task = live.task
-    with trio.CancelScope(shield=True):
-        await service.store.delete(task.id)
+    """Forget a committed task whose finish cannot be done, perhaps never: an admin says that it need not.
+
+    Raises:
+        StoreUnavailable: its finish is tried on, as before.
+    """
+    async with live.lock:
+        task = live.task
+        with trio.CancelScope(shield=True):
+            await service.store.delete(task.id)
+        live.forget()
     service.registry.remove(live)
     service.registry.forget([task])
     service.runner.release(task.id)

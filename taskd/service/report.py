@@ -28,6 +28,7 @@ class Report:
 
 def reported(old: Progress, report: Report) -> Progress:
     """``old`` with what the producer says; where it gives no fraction, it is counted from done and total."""
+    moment, before = now(), old.moved_at
     if report.unit is not None and report.unit != old.unit:
         old = Progress(unit=report.unit)  # counted anew, openly; in one unit it never goes back (law L9)
     done = old.done if report.done is None else report.done
@@ -44,7 +45,7 @@ def reported(old: Progress, report: Report) -> Progress:
         done=max(done, old.done),
         total=total,
         fraction=max(fraction, old.fraction),
-        moved_at=now(),
+        moved_at=moment if before is None else max(moment, before),  # the clock may be set back
     )
 
 

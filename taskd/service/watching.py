@@ -12,11 +12,14 @@ The law of what a watcher is told:
   unfinished and is not told of again before the next SYNCED is gone. The snapshot that follows also has what has
   ended since that revision.
 - Log lines are never skipped: they are told as LOG ahead of the snapshot or change that they came with, each
-  task's from its number on, from memory or, for one that lags, from the store.
+  task's from its number on, from memory or, for one that lags, from the store; the last ones of a task that is
+  destroyed ahead of that, as long as they are in memory. None is told twice.
+- What a watch holds of what it is to tell is bounded, in bytes too; between two batches it holds next to nothing.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from enum import Enum, unique
@@ -29,6 +32,8 @@ from taskd import access
 from taskd.errors import BadParams
 from taskd.model import Caller, LogLine, Task
 from taskd.registry import feed as place
+from taskd.registry.logs import OVERHEAD
+from taskd.registry.weight import weigh
 from taskd.states import ENDED
 from taskd.store import Query
 
@@ -39,11 +44,18 @@ if TYPE_CHECKING:
 MOST: Final = 1000
 
 # Tasks, or lines of a log, that are fetched at a time.
-PAGE: Final = 250
+PAGE: Final = 50
 
-
-# Notices, and lines in them, that are told at a time, about.
+# Notices, and lines in them, that are told at a time, about; and the bytes of memory that they take, which one
+# alone may exceed.
 BATCH: Final = 100
+LOAD: Final = 256 * 1024
+
+# Bytes of a task that is kept until its turn comes; a heavier one is fetched again.
+LIGHT: Final = 8192
+
+# Of so many tasks that have ended it is remembered how far their logs were told.
+ENDINGS: Final = 10_000
 
 # Seconds after changes were told in which more of them gather: what moves faster is told twenty times a second.
 CALM: Final = 0.05
@@ -73,6 +85,13 @@ class Notice:
     task: Task | None = None
     lines: Sequence[LogLine] = ()
 
+    @property
+    def load(self) -> int:
+        """About how many bytes of memory it takes."""
+        if self.lines:
+            return sum(sys.getsizeof(line.line, 0) + OVERHEAD for line in self.lines)
+        return OVERHEAD if self.task is None or self.kind is Kind.DESTROYED else weigh(self.task)
+
 
 Tell: TypeAlias = Callable[[Sequence[Notice]], Awaitable[None]]
 
@@ -81,8 +100,9 @@ Tell: TypeAlias = Callable[[Sequence[Notice]], Awaitable[None]]
 class Watch:
     """A watch of ``caller``: of the tasks ``ids``, or of all that the caller may see.
 
-    ``revision`` is where it stands. ``log`` says that log lines are wanted; ``_told`` is, by task, the number of
-    the next one. Access is asked for each task that is told of, each time.
+    ``revision`` is where it stands, ``_stood`` where it stood before the changes that are being told. ``log`` says
+    that log lines are wanted; ``_told`` is, by task, the number of the next one, until the task is destroyed, and
+    of ``_over``, which have ended, the newest. Access is asked for each task that is told of, each time.
     """
 
     service: Service
@@ -94,20 +114,32 @@ class Watch:
     _fresh: bool
     # Tasks that the snapshot showed later than it began, until their changes have been passed.
     _shown: dict[str, int] = attrs.field(factory=dict)
+    _stood: int = 0
+    _over: dict[str, None] = attrs.field(factory=dict)
 
-    async def run(self, tell: Tell) -> None:
-        """Tell what there is to tell, for ever, as fast as ``tell`` takes it. A cancel disturbs nobody."""
-        feed = self.service.registry.feed
+    async def run(self, tell: Tell, turn: trio.Lock | None = None) -> None:
+        """Tell what there is to tell, for ever, as fast as ``tell`` takes it. A cancel disturbs nobody.
+
+        Of watches with the same ``turn`` one at a time gathers and tells: those of a reader that does not read
+        hold one batch, and not one each.
+        """
+        feed, turn = self.service.registry.feed, turn or trio.Lock()
         with feed.bell(*self._places()) as bell:
             async with aclosing(self._notices()) as notices:
                 while True:
-                    all_told, due = await self._gather(notices)
-                    if due:
-                        await tell(due)
-                    if all_told and due:
+                    async with turn:
+                        all_told, any_due = await self._some(notices, tell)
+                    if all_told and any_due:
                         await trio.sleep(CALM)
                     if all_told and self.revision == feed.revision:
                         await bell.wait()
+
+    async def _some(self, notices: AsyncGenerator[Notice | None], tell: Tell) -> tuple[bool, bool]:
+        """Tell some notices; whether they were all for now, and whether there was any."""
+        all_told, due = await self._gather(notices)
+        if due:
+            await tell(due)
+        return all_told, bool(due)
 
     async def _gather(self, notices: AsyncGenerator[Notice | None]) -> tuple[bool, Sequence[Notice]]:
         """Some notices that are due, and whether they are all for now.
@@ -117,13 +149,14 @@ class Watch:
         """
         due: list[Notice] = []
         async with self.service.registry.turn:
-            weight = 0
-            while weight < BATCH:
+            count = load = 0
+            while count < BATCH and load < LOAD:
                 notice = await anext(notices)
                 if notice is None:
                     return True, due
                 due.append(notice)
-                weight += 1 + len(notice.lines)
+                count += 1 + len(notice.lines)
+                load += notice.load
         return False, due
 
     def _places(self) -> Sequence[tuple[str, str]]:
@@ -138,21 +171,39 @@ class Watch:
         """What to tell, one after the other, each state after the log lines before it; None when that is all."""
         async with aclosing(self._states()) as states:
             async for state in states:
-                if state is not None and state.task is not None and state.kind is not Kind.DESTROYED:
-                    while lines := await self._lines(state.task):
-                        yield Notice(Kind.LOG, state.revision, state.task, lines)
+                if state is None or state.task is None or not self.log:
+                    yield state
+                    continue
+                while lines := await self._lines(state.task.id, gone=state.kind is Kind.DESTROYED):
+                    yield Notice(Kind.LOG, state.revision, state.task, lines)
                 yield state
-                if state is not None and state.task is not None and not state.task.open:
-                    self._told.pop(state.task.id, None)
+                if state.kind is Kind.DESTROYED:
+                    self._forget(state.task.id)
+                elif not state.task.open:
+                    self._remember(state.task.id)
 
-    async def _lines(self, task: Task) -> Sequence[LogLine]:
+    async def _lines(self, id: str, *, gone: bool) -> Sequence[LogLine]:
         """The next log lines of a task that were not told yet."""
-        if not self.log:
-            return ()
-        lines = await self.service.lines(task.id, self._told.get(task.id, 0), PAGE)
+        start = self._told.get(id, 0)
+        if gone:
+            lines = self.service.registry.logs.last(id, start, self._stood, PAGE)
+        else:
+            lines = await self.service.lines(id, start, PAGE)
         if lines:
-            self._told[task.id] = lines[-1].n + 1
+            self._told[id] = lines[-1].n + 1
         return lines
+
+    def _remember(self, id: str) -> None:
+        """It has ended, but may be told of again: looked at once more, in a resync, or when it is recovered."""
+        if id in self._told:
+            self._over.pop(id, None)
+            self._over[id] = None
+        while len(self._over) > ENDINGS:
+            self._forget(next(iter(self._over)))
+
+    def _forget(self, id: str) -> None:
+        self._over.pop(id, None)
+        self._told.pop(id, None)
 
     async def _states(self) -> AsyncGenerator[Notice | None]:
         feed, fresh, resumed = self.service.registry.feed, self._fresh, not self._fresh
@@ -165,23 +216,38 @@ class Watch:
                         yield state
                 fresh = resumed = False
                 continue
-            changes, self.revision = feed.since(self.revision), feed.revision
-            for change in changes:
-                newest = feed.newest(change.task.id)
-                overtaken = newest is not None and newest.revision > self.revision
-                shown = self._shown.get(change.task.id, 0) >= change.revision
-                if not (overtaken or shown) and self._wants(change.task):
-                    kind = Kind.DESTROYED if change.gone else Kind.CHANGED
-                    yield Notice(kind, change.revision, change.task)
+            self._stood, self.revision = self.revision, feed.revision
+            async with aclosing(self._changes()) as changes:
+                async for notice in changes:
+                    yield notice
+            if self.revision == self._stood < feed.revision:
+                continue  # it lagged so far behind that they were forgotten meanwhile
             self._shown.clear()
             if resumed:
                 yield Notice(Kind.SYNCED, self.revision)
                 resumed = False
             yield None
 
+    async def _changes(self) -> AsyncGenerator[Notice]:
+        """The changes up to where the watch stands; where they are forgotten meanwhile, stand back.
+
+        Only the ids wait: the snapshots are the feed's, which bounds them.
+        """
+        feed = self.service.registry.feed
+        for id in [change.task.id for change in feed.since(self._stood)]:
+            change = feed.newest(id)
+            if change is None:
+                self.revision = self._stood
+                return
+            overtaken = change.revision > self.revision
+            shown = self._shown.get(id, 0) >= change.revision
+            if not (overtaken or shown) and self._wants(change.task):
+                yield Notice(Kind.DESTROYED if change.gone else Kind.CHANGED, change.revision, change.task)
+
     async def _snapshot(self, since: int | None) -> AsyncGenerator[Notice]:
         """What there is, and what has ended since; then stand at the revision that this began at."""
-        start = self.service.registry.feed.revision
+        # The first begins where the reply to the watcher says: what is destroyed since then is told.
+        start = self.revision if since is None else self.service.registry.feed.revision
         async with aclosing(self._tasks(since)) as tasks:
             async for task in tasks:
                 if task.revision > start:
@@ -198,19 +264,27 @@ class Watch:
                 if task is not None and self._wants(task):
                     yield task
             return
-        after = 0
-        while since is not None:
-            query = Query(states=ENDED, since=since, newest_first=False, after=after, limit=PAGE)
-            page = await service.list(self.caller, query)
-            for task in page:
-                if task.state.ended:
+        after: int | None = 0
+        while since is not None and after is not None:
+            page, after = await self._ended(since, after)
+            for each in page:
+                task = await service.newest(each) if isinstance(each, str) else each
+                if task is not None and task.state.ended and self._wants(task):
                     yield task
-            if len(page) < PAGE:
-                break
-            after = page[-1].seq
-        for live in registry:
-            if not live.task.state.ended and self._wants(live.task):
+        for id in [live.task.id for live in registry]:
+            live = registry.get(id)
+            if live is not None and live.task.revision and not live.task.state.ended and self._wants(live.task):
                 yield live.task
+
+    async def _ended(self, since: int, after: int) -> tuple[Sequence[Task | str], int | None]:
+        """Some tasks, or their ids, among which are those that have ended since; and where to go on, if at all."""
+        owner = None if access.may_produce_for_others(self.caller) else self.caller.user
+        query = Query(states=ENDED, since=since, owner=owner, newest_first=False, after=after, limit=PAGE)
+        page = await self.service.store.list(query)
+        # One that is alive is being recovered: the store need not have its newest snapshot.
+        light = [self.service.registry.get(each.id) is None and weigh(each) < LIGHT for each in page]
+        found = [each if small else each.id for each, small in zip(page, light, strict=True)]
+        return found, page[-1].seq if len(page) == PAGE else None
 
 
 async def begin(
@@ -232,6 +306,7 @@ async def begin(
             ``since`` is told of as destroyed instead, as long as the feed knows it.
     """
     feed = service.registry.feed
+    revision = feed.revision if since is None else since
     if ids is not None and not 0 < len(ids) <= MOST:
         raise BadParams("params.ids", f"must name from 1 to {MOST} tasks")
     for id in ids or ():
@@ -242,7 +317,7 @@ async def begin(
         service,
         caller,
         None if ids is None else frozenset(ids),
-        feed.revision if since is None else since,
+        revision,
         log,
         dict(log_from or {}),
         since is None,

@@ -175,7 +175,7 @@ def unwritable(daemon: DaemonProcess, ours: client.Daemon, promised: dict[str, s
     assert "Store_unavailable" in refused(lambda: ours.complete(id, "x" * 60_000))
     assert ours.get(id).state == "running"
     assert set(promised) <= set(ours.ids())
-    assert daemon.log.count("taskd.store: the store cannot write") == 1
+    assert daemon.log.count('logger=taskd.store message="the store cannot write') == 1
 
 
 @needs_root

@@ -1,0 +1,203 @@
+"""What watches hold, and the feed that they read, is bounded in bytes (laws L8 and L10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from taskd.model import Caller
+from taskd.registry import Feed
+from taskd.registry.weight import weigh
+from taskd.service import watching as law
+from taskd.service.watching import Kind, Notice
+from taskd.states import State
+from tests.bench import ROOT
+from tests.test_watching import ALICE, Fold, external_task, quiet, serving
+
+SERVICE = Caller(uid=7, gid=7, pid=1, user="_svc", roles=frozenset({"service"}))
+
+# 64 KiB of JSON, which is twenty times as much in memory.
+RESULT = [[] for _ in range(21_800)]  # type: ignore[var-annotated]
+
+
+async def test_what_is_told_at_a_time_is_bounded_in_bytes(tmp_path: Path, autojump_clock: object) -> None:
+    line = "x" * 4096
+    async with serving(tmp_path) as (service, nursery):
+        service.registry.logs.limit = 10**6  # most lines are read from the store
+        tasks = [await service.start(ALICE, "external", {}) for _ in range(3)]
+        for task in tasks:
+            for _ in range(5):
+                await service.update(ALICE, task.id, log=[line] * 200)
+        told: list[int] = []
+        lines = 0
+        watch = await law.begin(service, ALICE, log=True)
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            nonlocal lines
+            told.append(sum(notice.load for notice in notices))
+            lines += sum(len(notice.lines) for notice in notices)
+
+        nursery.start_soon(watch.run, tell)
+        await quiet(service)
+
+        assert lines == 3000
+        assert max(told) < law.LOAD + law.PAGE * 2 * len(line)
+
+
+@pytest.mark.parametrize(("limit", "kind"), [(100, Kind.CHANGED), (1, Kind.SNAPSHOT)], ids=["feed", "store"])
+async def test_heavy_tasks_are_told_one_by_one(
+    tmp_path: Path, autojump_clock: object, limit: int, kind: Kind
+) -> None:
+    async with serving(tmp_path) as (service, nursery):
+        tasks = [await service.start(ROOT, "external", {}) for _ in range(5)]
+        since = service.registry.feed.revision
+        service.registry.feed.limit = limit
+        for task in tasks:
+            await service.complete(ROOT, task.id, RESULT)
+        told: list[list[Kind]] = []
+        watch = await law.begin(service, ROOT, since=since)
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            told.append([notice.kind for notice in notices if notice.task is not None])
+
+        nursery.start_soon(watch.run, tell)
+        await quiet(service)
+        assert [kinds for kinds in told if kinds] == [[kind]] * 5
+
+
+async def test_of_the_watches_of_one_reader_one_at_a_time_holds_something(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async with serving(tmp_path) as (service, nursery):
+        await service.start(ROOT, "external", {})
+        turn, go, telling, synced = trio.Lock(), trio.Event(), 0, 0
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            nonlocal telling, synced
+            telling += 1
+            await go.wait()
+            synced += [notice.kind for notice in notices].count(Kind.SYNCED)
+
+        for _ in range(64):
+            nursery.start_soon((await law.begin(service, ROOT)).run, tell, turn)
+        await trio.testing.wait_all_tasks_blocked()
+        assert telling == 1
+        go.set()
+        await quiet(service)
+        assert synced == 64
+
+
+def test_json_is_weighed_as_what_it_is_in_memory() -> None:
+    task = external_task(result=RESULT)
+
+    assert weigh(task) > 21_800 * 56
+    assert weigh(external_task(annotations={"a": "é" * 10_000})) > 10_000
+    assert weigh(external_task()) < 8192
+
+
+def test_the_feed_keeps_no_more_than_so_many_bytes_and_says_from_where_on() -> None:
+    feed = Feed(max_weight=3 * weigh(external_task(result=RESULT)))
+    feed.begin(1)
+    for n in range(1, 11):
+        feed.put(n, external_task(id=str(n), result=RESULT), born=True)
+
+    assert [change.revision for change in feed.since(feed.horizon)] == [8, 9, 10]
+    assert (feed.horizon, feed.covers(6), feed.covers(7)) == (7, False, True)
+
+
+def test_what_changes_lightly_weighs_once() -> None:
+    task = external_task(result=RESULT)
+    feed = Feed(max_weight=2 * weigh(task))
+    feed.begin(1)
+    for n in range(1, 11):
+        feed.put(n, task)
+
+    assert feed._weight == weigh(task)
+
+
+def test_owners_of_nothing_leave_nothing_behind() -> None:
+    feed = Feed()
+    feed.begin(1)
+    feed.put(1, external_task(owner="alice"), born=True)
+    feed.put(2, external_task(owner="alice"), gone=True)
+
+    assert feed.count("alice") == 0
+    assert "alice" not in feed._owned
+
+
+# Who is told what.
+
+
+async def test_a_task_that_goes_between_the_reply_and_its_snapshot_is_told_as_destroyed(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async with serving(tmp_path) as (service, nursery):
+        task = await service.start(ROOT, "external", {})
+        watch, fold = await law.begin(service, ROOT, [task.id]), Fold()
+        await service.complete(ROOT, task.id)
+        await service.destroy(ROOT, task.id)
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            for notice in notices:
+                fold.take(notice)
+
+        nursery.start_soon(watch.run, tell)
+        await quiet(service)
+        assert fold.kinds == [Kind.SYNCED, Kind.DESTROYED]
+
+
+@pytest.mark.parametrize("heavy", [False, True])
+async def test_a_resync_has_what_ended_also_for_the_producer(
+    tmp_path: Path, autojump_clock: object, heavy: bool
+) -> None:
+    async with serving(tmp_path) as (service, nursery):
+        service.registry.feed.limit = 3
+        task = await service.start(SERVICE, "external", {}, owner="alice")
+        since = service.registry.feed.revision
+        await service.complete(SERVICE, task.id, RESULT if heavy else None)
+        for _ in range(5):
+            other = await service.start(ROOT, "external", {})
+            await service.complete(ROOT, other.id)
+        watch, fold = await law.begin(service, SERVICE, since=since), Fold()
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            for notice in notices:
+                fold.take(notice)
+
+        nursery.start_soon(watch.run, tell)
+        await quiet(service)
+        assert Kind.RESYNC in fold.kinds
+        assert {id: told.state for id, told in fold.tasks.items()} == {task.id: State.COMPLETED}
+
+
+async def test_who_lags_while_changes_are_told_is_resynced(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait to be told are the feed's, and may be forgotten there."""
+    monkeypatch.setattr(law, "BATCH", 1)
+    async with serving(tmp_path) as (service, nursery):
+        service.registry.feed.limit = 4
+        since = service.registry.feed.revision
+        tasks = [await service.start(ROOT, "external", {}) for _ in range(4)]
+        watch, fold, stuck, go = await law.begin(service, ROOT, since=since), Fold(), trio.Event(), trio.Event()
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            for notice in notices:
+                fold.take(notice)
+            stuck.set()
+            await go.wait()
+
+        nursery.start_soon(watch.run, tell)
+        await stuck.wait()
+        tasks += [await service.start(ROOT, "external", {}) for _ in range(4)]
+        for task in tasks[1:3]:
+            await service.complete(ROOT, task.id)
+        go.set()
+        await quiet(service)
+
+        states = {task.id: (await service.get(ROOT, task.id)).state for task in tasks}
+        assert Kind.RESYNC in fold.kinds
+        assert {id: task.state for id, task in fold.tasks.items()} == states
