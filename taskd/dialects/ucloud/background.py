@@ -11,15 +11,16 @@ or not.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Final, Literal
 
 import attrs
 
 from taskd.dialects import Reply
 from taskd.dialects.ucloud import models, tasks
-from taskd.dialects.ucloud.follow import Follower, ListenRequest, reported, run_here
+from taskd.dialects.ucloud.follow import Follower, ListenRequest, Step, reported, run_here
 from taskd.dialects.ucloud.roles import hidden, owned, produced, related
 from taskd.errors import BadParams
 from taskd.model import JSON, Caller, Failure, Task
@@ -286,16 +287,24 @@ def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Ma
 
 async def _changes(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
-        steps, follower.first = follower.first, ()
-        mark: Mapping[str, JSON] = {"resync": True} if follower.resync else {}
+        steps, follower.first = deque(follower.first), ()
+        mark: Mapping[str, JSON] = {"resync": True} if follower.fresh and follower.since else {}
+        async with aclosing(follower.ends()) as ends:
+            async for step in ends:  # there are none but where a revision was asked for
+                yield {**task_of(step.task), **mark, "rev": follower.since}
         while True:
-            for step in steps:
-                before, step.known.task = step.known.task, step.task
-                if before is None or _news(before, step.task):
-                    told = task_of(step.task)
-                    yield {**told, **mark, "rev": step.revision} if numbered else told
+            while steps:
+                revision = steps[0].revision
+                told = _told(steps.popleft())
+                if told is not None:
+                    yield {**told, **mark, "rev": revision} if numbered else told
             mark = {}
-            steps = await follower.more(bell.wait)
+            steps = deque(await follower.more(bell.wait))
+
+
+def _told(step: Step) -> Mapping[str, JSON] | None:
+    before, step.known.task = step.known.task, step.task
+    return task_of(step.task) if before is None or _news(before, step.task) else None
 
 
 def _news(before: Task, after: Task) -> bool:
