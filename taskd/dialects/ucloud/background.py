@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 import attrs
 
+from taskd import codec
 from taskd.dialects import Reply
 from taskd.dialects.ucloud import models, tasks
 from taskd.dialects.ucloud.follow import Follower, ListenRequest, Step, reported, run_here
@@ -43,6 +44,9 @@ _ENDED: Final = {State.COMPLETED: "SUCCESS", State.FAILED: "FAILURE", State.CANC
 
 # The longest page, and the one where none is asked for (V3, core.go).
 LONGEST_PAGE: Final = 1000
+
+# Bytes of JSON after which a page ends early: a task's progress is as long as a note may be.
+PAGE_BYTES: Final = 1024 * 1024
 
 
 # What comes in.
@@ -185,6 +189,8 @@ async def retrieve(service: Service, caller: Caller, said: FindByLongId) -> JSON
 async def browse(service: Service, caller: Caller, said: BrowseRequest) -> JSON:
     """A ``PageV2`` of the caller's own tasks, newest first, also those that have ended.
 
+    It has fewer than were asked for where they come to more than PAGE_BYTES, but one at least.
+
     Raises:
         BadParams: ``next`` is none of a page before.
     """
@@ -195,12 +201,16 @@ async def browse(service: Service, caller: Caller, said: BrowseRequest) -> JSON:
         raise BadParams("params.next", "is no next of a page before")
     query = Query(owner=caller.user, after=None if after is None else int(after), limit=size + 1)
     found = await service.list(caller, query)
-    page = found[:size]
-    return {
-        "itemsPerPage": size,
-        "items": [task_of(task) for task in page],
-        "next": str(page[-1].seq) if len(found) > size else None,
-    }
+    items: list[JSON] = []
+    weight = 0
+    for task in found[:size]:
+        item = task_of(task)
+        weight += len(codec.dumps(item))
+        if items and weight > PAGE_BYTES:
+            break
+        items.append(item)
+    more = len(items) < len(found)
+    return {"itemsPerPage": size, "items": items, "next": str(found[len(items) - 1].seq) if more else None}
 
 
 async def post_status(service: Service, caller: Caller, said: PostStatusRequest) -> JSON:

@@ -120,9 +120,7 @@ class Follower:
             if over and _when(change) <= self.since:
                 continue  # its end was told
             known = self.known.get(id) or Known(self.service.registry.get(id), change.task)
-            if change.born > self.since:
-                known.line, known.whole = 0, False
-            elif over:
+            if over:
                 self._stand(known)
             known.task = None
             steps.append(Step(known, change.task, _when(change), over))
