@@ -59,7 +59,8 @@ def test_a_frame_is_a_call() -> None:
         *({name: value for name, value in FRAME.items() if name != missing}
           for missing in ("call", "streamId", "payload")),
         {**FRAME, "call": None}, {**FRAME, "call": 1}, {**FRAME, "streamId": 0}, {**FRAME, "streamId": None},
-        {**FRAME, "streamId": "0" * (STREAM_ID + 1)}, {**FRAME, "payload": None}, {**FRAME, "payload": []}, {**FRAME, "payload": "{}"}, {**FRAME, "bearer": 1},
+        {**FRAME, "streamId": "0" * (STREAM_ID + 1)},
+        {**FRAME, "payload": None}, {**FRAME, "payload": []}, {**FRAME, "payload": "{}"}, {**FRAME, "bearer": 1},
     ],
     ids=str,
 )  # fmt: skip
