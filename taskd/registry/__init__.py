@@ -23,10 +23,10 @@ import trio
 from taskd.errors import StoreUnavailable, TooManyTasks
 from taskd.model import LogLine, Progress, Task
 from taskd.registry.feed import Bell, Change, Feed
-from taskd.registry.logs import Logs
+from taskd.registry.logs import Kept, Logs
 from taskd.states import State
 
-__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Live", "Logs", "Registry", "Ticket"]
+__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Kept", "Live", "Logs", "Registry", "Ticket"]
 
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
 # restart. A block is written long before the one in use is spent.

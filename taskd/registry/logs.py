@@ -118,6 +118,24 @@ class Logs:
         if end is not None:
             self._size -= sum(_cost(each.line) for each in end.lines)
 
+    def kept(self, id: str, start: int, revision: int | None = None) -> Sequence[Kept] | None:
+        """``after``, with the revision that each line belongs to."""
+        end = self._ends.get(id)
+        if end is None or end.begin > start:
+            return None
+        found: list[Kept] = []
+        for each in reversed(end.lines):
+            if each.line.n < start:
+                break
+            if revision is None or each.revision <= revision:
+                found.append(each)
+        return found[::-1]
+
+    def begin(self, id: str) -> int | None:
+        """The number from which on all lines of a task are here; None where none is."""
+        end = self._ends.get(id)
+        return None if end is None else end.begin
+
     def __repr__(self) -> str:
         return f"<Logs of {len(self._ends)} tasks>"
 

@@ -28,7 +28,7 @@ from taskd.errors import (
 from taskd.metrics import Metrics
 from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
-from taskd.registry import Change, Claim, Feed, Live, Registry
+from taskd.registry import Change, Claim, Feed, Kept, Live, Registry
 from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
@@ -42,7 +42,9 @@ from taskd.service.tokens import OVER, Tokens
 from taskd.states import Event, State, after
 from taskd.store import Query, Store
 
-__all__ = ["OVER", "PROCESSOR", "Change", "End", "Feed", "Live", "Query", "Report", "Service", "gated", "of"]
+__all__ = [
+    "OVER", "PROCESSOR", "Change", "End", "Feed", "Kept", "Live", "Query", "Report", "Service", "gated", "of",
+]  # fmt: skip
 
 # What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
 # No user can have this name: a colon ends it in the list of users.

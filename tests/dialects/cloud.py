@@ -154,7 +154,8 @@ def update(id: str, **said: JSON) -> dict[str, JSON]:
 
 @attrs.define
 class Screen:
-    """What a user sees: V1's client's fold of the frames, over the rows of its list.
+    """What a user sees: V1's client's fold of the frames, over the rows of its list; and one marked ``resync``
+    replaces the row.
 
     ``gone`` are the rows that were dropped because they were complete, as they last were.
     """
@@ -163,6 +164,8 @@ class Screen:
     gone: dict[str, dict[str, Any]] = attrs.field(factory=dict)
 
     def add(self, frame: Mapping[str, Any]) -> None:
+        if frame.get("resync"):
+            self.rows.pop(frame["jobId"], None)
         row = self.rows.setdefault(frame["jobId"], {"messages": "", "speeds": []})
         if frame["newTitle"] is not None:
             row["title"] = frame["newTitle"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import aclosing
 from itertools import pairwise
@@ -538,3 +539,21 @@ async def test_its_calls_have_names_of_their_own(tmp_path: Path) -> None:
             background.listen(ucloud.service, P1, {})
         with pytest.raises(InvalidRequest):
             background.listen(ucloud.service, ALICE, {"since": "x"})
+
+
+async def test_a_page_ends_early_where_its_tasks_are_long(tmp_path: Path) -> None:
+    async with site(tmp_path) as ucloud:
+        for n in range(40):
+            said = {"user": ALICE.user, "title": str(n), "progress": "p" * 50_000 + "\0" * 1000}
+            await ucloud.said(P1, "POST /api/tasks", said)
+        titles: list[str] = []
+        following: str | None = ""
+        pages = 0
+        while following is not None:
+            page = await ucloud.said(ALICE, f"GET /api/tasks/browse?itemsPerPage=1000&next={following}")
+            titles += [task["status"]["title"] for task in page["items"]]
+            following, pages = page["next"], pages + 1
+            assert len(json.dumps(page)) < 2**20 + 10_000
+
+    assert titles == [str(n) for n in reversed(range(40))]
+    assert pages == 3

@@ -23,6 +23,7 @@ from taskd.dialects.ucloud import (
     refuse_frame,
     response,
 )
+from taskd.dialects.ucloud.frames import STREAM_ID
 from taskd.errors import (
     AlreadyEnded,
     BadParams,
@@ -47,6 +48,7 @@ def test_a_frame_is_a_call() -> None:
     assert FrameCall.parse(FRAME) == FrameCall("task.listen", "0", {}, "token")
     least = {"call": "task.view", "streamId": "17", "payload": {"id": "x"}}
     assert FrameCall.parse(least) == FrameCall("task.view", "17", {"id": "x"}, None)
+    assert FrameCall.parse({**least, "streamId": "0" * STREAM_ID}) is not None
     assert FrameCall.parse({**least, "bearer": None}) == FrameCall("task.view", "17", {"id": "x"}, None)
 
 
@@ -57,6 +59,7 @@ def test_a_frame_is_a_call() -> None:
         *({name: value for name, value in FRAME.items() if name != missing}
           for missing in ("call", "streamId", "payload")),
         {**FRAME, "call": None}, {**FRAME, "call": 1}, {**FRAME, "streamId": 0}, {**FRAME, "streamId": None},
+        {**FRAME, "streamId": "0" * (STREAM_ID + 1)},
         {**FRAME, "payload": None}, {**FRAME, "payload": []}, {**FRAME, "payload": "{}"}, {**FRAME, "bearer": 1},
     ],
     ids=str,
@@ -218,3 +221,9 @@ async def test_a_stream_of_updates(tmp_path: Path) -> None:
     assert {each.name for each in METHODS} == {
         f"Tasks.{name}" for name in ("create", "list", "view", "postStatus", "markAsComplete", "listen")
     }
+
+
+def test_an_id_of_a_stream_that_is_too_long_is_not_said_again() -> None:
+    reply = Reply(400, {"why": "w", "errorCode": None})
+    assert response("0" * STREAM_ID, reply)["streamId"] == "0" * STREAM_ID
+    assert response("0" * (STREAM_ID + 1), reply)["streamId"] == ""

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from taskd.dialects.ucloud import listen
-from taskd.dialects.ucloud.listen import CUT, LINES, TAIL
+from taskd.dialects.ucloud.messages import CUT, TAIL
+from taskd.dialects.ucloud.parts import LINES
 from taskd.errors import InvalidRequest, PermissionDenied
 from taskd.model import JSON, Caller, Failure
 from taskd.operations import Handle, Operation, copy
@@ -510,7 +511,8 @@ async def test_a_revision_is_told_to_those_who_ask_for_it(tmp_path: Path) -> Non
             revision = (await ucloud.service.get(ALICE, id)).revision
 
     assert [frame["rev"] for frame in numbered] == [revision - 1, revision]
-    assert [{**frame, "rev": 0} for frame in plain] == [{**frame, "rev": 0} for frame in numbered]
+    whole = {"rev": 0, "resync": True}
+    assert [{**plain[0], **whole}, {**plain[1], "rev": 0}] == [{**frame, "rev": 0} for frame in numbered]
     assert not any("rev" in frame for frame in plain)
 
 
@@ -554,9 +556,8 @@ async def test_a_revision_that_is_not_covered_begins_anew(tmp_path: Path, since:
         async with ucloud.listening(since=since) as frames:
             pass
 
-    mark = {"resync": True} if since else {}
     assert [{**frame, "rev": 0} for frame in frames] == [
-        {**update(id, newTitle="title", newStatus="s", messageToAppend="m"), "rev": 0, **mark}
+        {**update(id, newTitle="title", newStatus="s", messageToAppend="m"), "rev": 0, "resync": True}
     ]
 
 
@@ -597,8 +598,8 @@ async def test_who_lags_too_far_is_told_what_is_now(tmp_path: Path) -> None:
 
     assert frames == [
         update(goes_on, newStatus="s1", messageToAppend="1 2"),
-        update(made, newTitle="made"),
         update(ended, newStatus="done", messageToAppend="bye", complete=True),
+        update(made, newTitle="made"),
         update(destroyed, complete=True),
         update(still, messageToAppend="x"),
     ]

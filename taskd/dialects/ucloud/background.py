@@ -11,15 +11,17 @@ or not.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Final, Literal
 
 import attrs
 
+from taskd import codec
 from taskd.dialects import Reply
 from taskd.dialects.ucloud import models, tasks
-from taskd.dialects.ucloud.follow import Follower, ListenRequest, reported, run_here
+from taskd.dialects.ucloud.follow import Follower, ListenRequest, Step, reported, run_here
 from taskd.dialects.ucloud.roles import hidden, owned, produced, related
 from taskd.errors import BadParams
 from taskd.model import JSON, Caller, Failure, Task
@@ -42,6 +44,9 @@ _ENDED: Final = {State.COMPLETED: "SUCCESS", State.FAILED: "FAILURE", State.CANC
 
 # The longest page, and the one where none is asked for (V3, core.go).
 LONGEST_PAGE: Final = 1000
+
+# Bytes of JSON after which a page ends early: a task's progress is as long as a note may be.
+PAGE_BYTES: Final = 1024 * 1024
 
 
 # What comes in.
@@ -184,6 +189,8 @@ async def retrieve(service: Service, caller: Caller, said: FindByLongId) -> JSON
 async def browse(service: Service, caller: Caller, said: BrowseRequest) -> JSON:
     """A ``PageV2`` of the caller's own tasks, newest first, also those that have ended.
 
+    It has fewer than were asked for where they come to more than PAGE_BYTES, but one at least.
+
     Raises:
         BadParams: ``next`` is none of a page before.
     """
@@ -194,12 +201,16 @@ async def browse(service: Service, caller: Caller, said: BrowseRequest) -> JSON:
         raise BadParams("params.next", "is no next of a page before")
     query = Query(owner=caller.user, after=None if after is None else int(after), limit=size + 1)
     found = await service.list(caller, query)
-    page = found[:size]
-    return {
-        "itemsPerPage": size,
-        "items": [task_of(task) for task in page],
-        "next": str(page[-1].seq) if len(found) > size else None,
-    }
+    items: list[JSON] = []
+    weight = 0
+    for task in found[:size]:
+        item = task_of(task)
+        weight += len(codec.dumps(item))
+        if items and weight > PAGE_BYTES:
+            break
+        items.append(item)
+    more = len(items) < len(found)
+    return {"itemsPerPage": size, "items": items, "next": str(found[len(items) - 1].seq) if more else None}
 
 
 async def post_status(service: Service, caller: Caller, said: PostStatusRequest) -> JSON:
@@ -286,16 +297,24 @@ def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Ma
 
 async def _changes(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
-        steps, follower.first = follower.first, ()
-        mark: Mapping[str, JSON] = {"resync": True} if follower.resync else {}
+        steps, follower.first = deque(follower.first), ()
+        mark: Mapping[str, JSON] = {"resync": True} if follower.fresh and follower.since else {}
+        async with aclosing(follower.ends()) as ends:
+            async for step in ends:  # there are none but where a revision was asked for
+                yield {**task_of(step.task), **mark, "rev": follower.since}
         while True:
-            for step in steps:
-                before, step.known.task = step.known.task, step.task
-                if before is None or _news(before, step.task):
-                    told = task_of(step.task)
-                    yield {**told, **mark, "rev": step.revision} if numbered else told
+            while steps:
+                revision = steps[0].revision
+                told = _told(steps.popleft())
+                if told is not None:
+                    yield {**told, **mark, "rev": revision} if numbered else told
             mark = {}
-            steps = await follower.more(bell.wait)
+            steps = deque(await follower.more(bell.wait))
+
+
+def _told(step: Step) -> Mapping[str, JSON] | None:
+    before, step.known.task = step.known.task, step.task
+    return task_of(step.task) if before is None or _news(before, step.task) else None
 
 
 def _news(before: Task, after: Task) -> bool:

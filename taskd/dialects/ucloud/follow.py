@@ -6,19 +6,32 @@ keeps up gets a step per change; one that lags gets the newest of each task, and
 missing but the way there. A listener costs no queue: it has a place in the feed, and of each task that has not
 ended the snapshot it knows.
 
-Steps come in the order of revisions, so whoever has seen the step of one has seen all before it, and can begin
-there again (``since``).
+Steps come in the order of revisions, the end of a task at the one that it ended with, however often the task was
+looked at or destroyed since. So whoever has seen the step of one, and of all tasks the log up to it, has seen all
+before it, and can begin there again (``since``). How much of a log a revision stands for can be told from memory
+only. Where it cannot, the next step of that task is ``whole``: the task from its beginning, to replace what is
+known of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 import attrs
+import trio
 
-from taskd.errors import DoesNotExist
+from taskd.dialects.ucloud.parts import one_frame
+from taskd.errors import DoesNotExist, StoreUnavailable
 from taskd.model import JSON, Caller, Task
-from taskd.service import PROCESSOR, Change, Live, Service
+from taskd.service import PROCESSOR, Change, Live, Query, Service
+from taskd.states import ENDED
+
+# Tasks that are fetched at a time.
+PAGE: Final = 250
+
+# Seconds until a store that could not tell is asked again.
+AGAIN: Final = 1.0
 
 
 def _not_negative(_: object, field: attrs.Attribute[int | None], value: int | None) -> None:
@@ -37,38 +50,40 @@ class ListenRequest:
 
 @attrs.define(eq=False)
 class Known:
-    """What a listener knows of a task: ``task`` as it was told, None before that, and its log up to ``line``."""
+    """What a listener knows of a task: ``task`` as it was told, None before that, and its log up to ``line``;
+    ``whole``: nobody knows what it knows.
+    """
 
     live: Live | None
     task: Task | None = None
     line: int = 0
+    whole: bool = False
 
 
 @attrs.frozen(eq=False)
 class Step:
-    """From what is ``known`` to ``task``, which it is at ``revision``; ``whole``: told for the first time although
-    it was there before, so with all that has happened to it until then.
-    """
+    """From what is ``known`` to ``task``, which it is at ``revision``."""
 
     known: Known
     task: Task
     revision: int
     ended: bool
-    whole: bool = False
 
 
 @attrs.define(eq=False)
 class Follower:
-    """Follows the own tasks of ``caller``. ``first`` are the steps to tell before ``more`` is asked for.
+    """Follows the own tasks of ``caller`` from ``position`` on.
 
-    ``resync``: they were to go on from a revision that the feed does not cover any more, and start afresh.
+    What is to be told before ``more`` is asked for: where ``fresh``, ``ends`` and then ``first``, each whole; else
+    ``first`` are the steps since ``since``.
     """
 
     service: Service
     caller: Caller
+    since: int
     position: int
+    fresh: bool
     first: Sequence[Step] = ()
-    resync: bool = False
     known: dict[str, Known] = attrs.field(factory=dict)
 
     @classmethod
@@ -78,15 +93,12 @@ class Follower:
         The first steps are what has happened since that revision, where the feed still covers it; else one for
         each unfinished task that something has happened to since it was made.
         """
-        feed = service.registry.feed
-        self = cls(service, caller, feed.revision)
+        feed, since = service.registry.feed, since or 0
+        self = cls(service, caller, since, feed.revision, fresh=not (since and feed.covers(since)))
         for live in service.registry.of(caller.user):
             if not live.task.state.ended:
                 self.known[live.task.id] = Known(live, live.task)
-        if since and feed.covers(since):
-            self.first = self._resumed(since)
-        else:
-            self.first, self.resync = self._begun(), bool(since)
+        self.first = self._begun() if self.fresh else self._resumed()
         return self
 
     def _begun(self) -> Sequence[Step]:
@@ -95,25 +107,49 @@ class Follower:
             task = known.task
             assert task is not None
             if task.modified_at is not None or task.progress.moved_at is not None:
-                known.task = None
-                steps.append(Step(known, task, task.revision, ended=False, whole=True))
+                known.task, known.whole = None, True
+                steps.append(Step(known, task, task.revision, ended=False))
         return sorted(steps, key=_revision)
 
-    def _resumed(self, since: int) -> Sequence[Step]:
-        logs = self.service.registry.logs
-        for id, known in self.known.items():
-            assert known.live is not None
-            line = logs.first_after(id, since)
-            known.line = known.live.log_kept if line is None else line
+    def _resumed(self) -> Sequence[Step]:
+        for known in self.known.values():
+            self._stand(known)
         steps = []
-        for change in self._own(since):
+        for change in self._own(self.since):
             id, over = change.task.id, _over(change)
-            if over and change.task.revision <= since:
-                continue  # it had ended before
-            known = self.known.get(id) or Known(self.service.registry.get(id))
-            known.task, known.line = None, logs.first_after(id, since) or 0
-            steps.append(Step(known, change.task, change.revision, over, whole=True))
-        return steps
+            if over and _when(change) <= self.since:
+                continue  # its end was told
+            known = self.known.get(id) or Known(self.service.registry.get(id), change.task)
+            if over:
+                self._stand(known)
+            known.task = None
+            steps.append(Step(known, change.task, _when(change), over))
+        return sorted(steps, key=_revision)
+
+    def _stand(self, known: Known) -> None:
+        """Up to which line of a log somebody was told who has seen the revision ``since``."""
+        assert known.task is not None
+        logs, id = self.service.registry.logs, known.task.id
+        line = logs.first_after(id, self.since)
+        if line is None:
+            known.whole = known.live is None or known.live.log_kept > 0
+        elif one_frame(logs.kept(id, line) or ()):
+            known.line = line
+        else:
+            known.whole = True
+
+    async def ends(self) -> AsyncGenerator[Step, None]:
+        """Where what is asked for is not covered any more: what has ended since then and is still there."""
+        query = Query(owner=self.caller.user, states=ENDED, since=self.since, newest_first=False, limit=PAGE)
+        page = await self.service.list(self.caller, query) if self.fresh and self.since else ()
+        while page:
+            for task in page:
+                # What ended after this began is told as it comes.
+                if task.state.ended and task.revision <= self.position and task.id not in self.known:
+                    yield Step(Known(None, whole=True), task, task.revision, ended=True)
+            if len(page) < PAGE:
+                break
+            page = await self.service.list(self.caller, attrs.evolve(query, after=page[-1].seq))
 
     def _own(self, revision: int) -> Sequence[Change]:
         changes = self.service.registry.feed.since(revision)
@@ -128,7 +164,7 @@ class Follower:
             start, self.position = self.position, feed.revision
             if feed.covers(start):
                 found = [self._step(change, start) for change in self._own(start)]
-                steps: Sequence[Step] = [step for step in found if step is not None]
+                steps: Sequence[Step] = sorted((step for step in found if step is not None), key=_revision)
             else:
                 steps = await self._afresh()
             if steps:
@@ -144,7 +180,7 @@ class Follower:
             known = self.known[id] = Known(self.service.registry.get(id))
         if over:
             del self.known[id]
-        return Step(known, change.task, change.revision, over)
+        return Step(known, change.task, _when(change), over)
 
     async def _afresh(self) -> Sequence[Step]:
         """More has happened than the feed keeps: the steps to what the tasks are now."""
@@ -158,13 +194,23 @@ class Follower:
                 steps.append(Step(known, live.task, live.task.revision, ended=False))
         for id, known in vanished.items():
             del self.known[id]
-            try:
-                task = await self.service.get(self.caller, id)
-            except DoesNotExist:
+            task = await self._newest(id)
+            ended = task is not None and task.state.ended
+            if task is None:
                 assert known.task is not None
                 task = known.task
-            steps.append(Step(known, task, position, ended=True))
+            steps.append(Step(known, task, min(task.revision, position) if ended else position, ended=True))
         return sorted(steps, key=_revision)
+
+    async def _newest(self, id: str) -> Task | None:
+        """None where it is destroyed. While the store cannot tell, nobody can."""
+        while True:
+            try:
+                return await self.service.get(self.caller, id)
+            except DoesNotExist:
+                return None
+            except StoreUnavailable:
+                await trio.sleep(AGAIN)
 
 
 def _revision(step: Step) -> int:
@@ -173,6 +219,11 @@ def _revision(step: Step) -> int:
 
 def _over(change: Change) -> bool:
     return change.gone or change.task.state.ended
+
+
+def _when(change: Change) -> int:
+    """The revision that a listener is told it with: its end with the one that it ended with."""
+    return change.task.revision if change.task.state.ended else change.revision
 
 
 def run_here(task: Task) -> bool:

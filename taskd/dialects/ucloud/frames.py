@@ -2,7 +2,8 @@
 
 One text frame is one call; each call has a stream of its own, which the client names: any number of messages, then
 at most one response, after which nothing comes on that stream (SDU-eScience/UCloud: backend/service-lib,
-calls/WebSocket.kt; frontend-web, Authentication/ws.ts). What is no call is dropped, without a word.
+calls/WebSocket.kt; frontend-web, Authentication/ws.ts). What is no call is dropped, without a word. A stream's id
+has at most STREAM_ID characters: it is in each of its messages.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from taskd.model import JSON
 
 # What the server says now and then, so that nobody in between takes the connection for dead; clients ignore it.
 PING: Final[Mapping[str, JSON]] = {"ping": "pong"}
+
+# Characters of a stream's id; the clients of the original number theirs.
+STREAM_ID: Final = 256
 
 
 @attrs.frozen
@@ -35,6 +39,8 @@ class FrameCall:
             return None
         match value, value.get("bearer"):
             case {"call": str(call), "streamId": str(stream_id), "payload": dict(payload)}, str() | None as bearer:
+                if len(stream_id) > STREAM_ID:
+                    return None
                 return cls(call, stream_id, payload, bearer)
             case _:
                 return None
@@ -46,5 +52,6 @@ def message(stream_id: str, payload: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 def response(stream_id: str, reply: Reply) -> dict[str, JSON]:
-    """The end of a stream."""
-    return {"type": "response", "streamId": stream_id, "payload": reply.body, "status": reply.status}
+    """The end of a stream; an id that is too long is none, and is not said again."""
+    name = stream_id if len(stream_id) <= STREAM_ID else ""
+    return {"type": "response", "streamId": name, "payload": reply.body, "status": reply.status}

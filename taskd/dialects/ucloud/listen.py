@@ -11,31 +11,25 @@ Of what taskd runs itself there are no posts: what changes is told, and what loo
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Final
-
-import attrs
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from itertools import pairwise
+from typing import TypeAlias
 
 from taskd.dialects.ucloud import models
 from taskd.dialects.ucloud.follow import Follower, ListenRequest, Step, reported, run_here
-from taskd.errors import DoesNotExist
-from taskd.model import JSON, Caller, LogLine
+from taskd.dialects.ucloud.messages import Messages
+from taskd.model import JSON, Caller, Speed
 from taskd.service import Service, of
-
-# The most lines of a log in one update; the rest is in those before it.
-LINES: Final = 1000
-
-# The most characters of what was posted before somebody came; CUT is in front where it was more.
-TAIL: Final = 65536
-CUT: Final = "[…]\n"
 
 
 def listen(service: Service, caller: Caller, payload: JSON) -> AsyncGenerator[Mapping[str, JSON], None]:
     """Updates, without an end; what is posted after this has returned is in them.
 
     With ``since`` in the payload each has a ``rev``: whoever has seen one has seen all up to that revision, and
-    can go on from there; of the speeds some may then come again. It is to be closed (``aclose``); a cancel ends
-    it.
+    can go on from there; of the speeds some may then come again. One marked ``resync`` replaces what was known of
+    its task. It is to be closed (``aclose``); a cancel ends it.
 
     Raises:
         PermissionDenied: the caller may not listen.
@@ -50,24 +44,88 @@ def updates(service: Service, caller: Caller, said: ListenRequest) -> AsyncGener
     return _updates(Follower.begin(service, caller, said.since), numbered=said.since is not None)
 
 
+Updates: TypeAlias = AsyncGenerator[dict[str, JSON], None]
+
+
 async def _updates(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
-        seen, steps, follower.first = follower.position, follower.first, ()
-        mark: Mapping[str, JSON] = {"resync": True} if follower.resync else {}
+        steps, follower.first = deque(follower.first), ()
+        batch = _whole(follower, steps) if follower.fresh else _moments(follower, steps, follower.since, numbered)
         while True:
-            for step in steps:
-                messages = Messages(follower.service, follower.caller, step)
-                said = await (messages.all() if step.whole else messages.some())
-                while messages.more:
-                    part = {**_unchanged(step.task.id), "messageToAppend": said, **mark}
-                    yield {**part, "rev": seen} if numbered else part
-                    said = await messages.some()
-                update = _update(step, said)
-                step.known.task, seen = step.task, step.revision
-                if update is not None:
-                    yield {**update, **mark, "rev": seen} if numbered else update
+            async with aclosing(batch):
+                async for update in batch:
+                    if not numbered:
+                        update.pop("resync", None)
+                        del update["rev"]
+                    yield update
+                    del update  # nothing that was told is kept while the next is waited for
+            seen = follower.position
+            batch = _moments(follower, deque(await follower.more(bell.wait)), seen, numbered)
+
+
+async def _whole(follower: Follower, steps: deque[Step]) -> Updates:
+    """What there is, each task as it is now. Only with the last everything up to now is told."""
+    async with aclosing(follower.ends()) as ends:
+        async for step in ends:
+            yield {**await _all(follower, step), "rev": follower.since}
+    while steps:
+        told = await _all(follower, steps.popleft())
+        yield {**told, "rev": follower.since if steps else follower.position}
+
+
+async def _all(follower: Follower, step: Step) -> dict[str, JSON]:
+    said = await Messages(follower.service, follower.caller, step).all(step.revision)
+    update = _update(step, said)
+    assert update is not None
+    step.known.task, step.known.whole = step.task, False
+    return {**update, "resync": True}
+
+
+async def _moments(follower: Follower, steps: deque[Step], seen: int, numbered: bool) -> Updates:
+    """The steps from the revision ``seen`` on.
+
+    Where a frame's revision is asked for, all that came before it is told before it: then the messages of one
+    that has lagged come in the order in which they were posted, of all tasks.
+    """
+    moments = deque(_order(follower, steps, seen) if numbered else [(step.revision, step) for step in steps])
+    steps.clear()
+    while moments:
+        revision, step = moments.popleft()
+        if numbered and step.known.whole:
+            step.known.task, step.known.line = None, 0
+        messages = Messages(follower.service, follower.caller, step)
+        mark: dict[str, JSON] = {"resync": True} if step.known.whole else {}
+        said = await (messages.all(revision) if step.known.whole else messages.some(revision))
+        step.known.whole = False
+        while messages.more:
+            seen = max(seen, messages.reached)
+            yield {**_unchanged(step.task.id), "messageToAppend": said, **mark, "rev": seen}
             mark = {}
-            steps = await follower.more(bell.wait)
+            said = await messages.some(revision)
+        seen = max(seen, revision)
+        if revision == step.revision:
+            update = _update(step, said)
+            step.known.task = step.task
+        else:
+            update = None if said is None else {**_unchanged(step.task.id), "messageToAppend": said}
+        if update is not None or mark:
+            yield {**(update or _unchanged(step.task.id)), **mark, "rev": seen}
+
+
+def _order(follower: Follower, steps: Iterable[Step], seen: int) -> Iterator[tuple[int, Step]]:
+    """When which step is to be told, up to which revision: whatever has messages before another's revision, before
+    that too.
+    """
+    logs, all_of_them = follower.service.registry.logs, []
+    for step in steps:
+        kept = logs.kept(step.task.id, max(step.known.line, logs.begin(step.task.id) or 0), step.revision) or ()
+        revisions = {each.revision for each in kept if each.revision > seen}
+        all_of_them += [(revision, step) for revision in {*revisions, step.revision}]
+    all_of_them.sort(key=lambda moment: moment[0])
+    for moment, following in pairwise([*all_of_them, None]):
+        assert moment is not None
+        if following is None or following[1] is not moment[1]:
+            yield moment
 
 
 def _unchanged(id: str) -> dict[str, JSON]:
@@ -82,7 +140,7 @@ def _unchanged(id: str) -> dict[str, JSON]:
     }
 
 
-def _update(step: Step, said: str | None) -> Mapping[str, JSON] | None:
+def _update(step: Step, said: str | None) -> dict[str, JSON] | None:
     """What is new in a step, with the messages in it; None where there is nothing to tell."""
     before, after = step.known.task, step.task
     nothing = _unchanged(after.id)
@@ -94,66 +152,20 @@ def _update(step: Step, said: str | None) -> Mapping[str, JSON] | None:
     progress = models.progress_of(after.progress)
     if before is None or progress != models.progress_of(before.progress):
         update["progress"] = progress
-    told = set(map(id, () if before is None else before.speeds))
-    update["speeds"] = [models.speed_of(speed) for speed in after.speeds if id(speed) not in told]
+    new = after.speeds if before is None else _added(before.speeds, after.speeds)
+    update["speeds"] = [models.speed_of(speed) for speed in new]
     if update == nothing and before is not None and (run_here(after) or not reported(before, after)):
         return None
     return update
 
 
-@attrs.define(eq=False)
-class Messages:
-    """The messages of one step: the log from where the listener stands, up to the step's revision.
+def _added(before: Sequence[Speed], after: Sequence[Speed]) -> Sequence[Speed]:
+    """The speeds of ``after`` that were added: the newest of those before are its first.
 
-    Beyond what is in memory only the store can tell, and it knows no revisions: there may be some of the next step
-    already. None is told twice.
+    An equal one may have been added again, so it is to be the same one; but of what comes from the store none is.
     """
-
-    service: Service
-    caller: Caller
-    step: Step
-    more: bool = True
-
-    async def some(self) -> str | None:
-        """The next, as one text, None where there are none; ``more`` says whether others follow."""
-        lines, cut = await self._lines()
-        self.more = len(lines) > LINES
-        said = self._take(lines)
-        return CUT + (said or "") if cut else said
-
-    async def all(self) -> str | None:
-        """All there are, of which the end if they are long, as one text."""
-        told, any_cut, found = "", False, False
-        while self.more:
-            lines, cut = await self._lines()
-            self.more = len(lines) > LINES
-            told += self._take(lines) or ""
-            found, any_cut = found or bool(lines), any_cut or cut or len(told) > TAIL
-            told = told[-TAIL:]
-        return (CUT if any_cut else "") + told if found else None
-
-    def _take(self, lines: Sequence[LogLine]) -> str | None:
-        taken = lines[:LINES]
-        if not taken:
-            return None
-        self.step.known.line = taken[-1].n + 1
-        # A producer here breaks its lines itself; what taskd runs says one at a time.
-        end = "\n" if run_here(self.step.task) else ""
-        return "".join(line.line + end for line in taken)
-
-    async def _lines(self) -> tuple[Sequence[LogLine], bool]:
-        """At least the next LINES and one, where there are as many; and whether some before them are gone."""
-        known, id = self.step.known, self.step.task.id
-        if known.live is not None and known.live.log_kept <= known.line:
-            return (), False
-        kept = self.service.registry.logs.after(id, known.line, self.step.revision)
-        if kept is not None:
-            return kept, False
-        try:
-            lines = await self.service.log(self.caller, id, known.line, LINES + 1)
-            if not lines or lines[0].n == known.line:
-                return lines, False
-            oldest = await self.service.log(self.caller, id, 0, 1)
-        except DoesNotExist:
-            return (), False
-        return lines, bool(oldest) and oldest[0].n > known.line  # else the store has lost those between
+    same = set(map(id, before))
+    if any(id(speed) in same for speed in after):
+        return [speed for speed in after if id(speed) not in same]
+    shared = next(n for n in range(min(len(before), len(after)), -1, -1) if before[len(before) - n :] == after[:n])
+    return after[shared:]

@@ -28,7 +28,10 @@ BAD_REQUEST: Final = "Bad Request"
 
 
 # To a frame that names a stream and is no call.
-NO_CALL: Final = Reply(400, why(f"{BAD_REQUEST}: a call has a call and a streamId, and an object as payload"))
+NO_CALL: Final = Reply(
+    400,
+    why(f"{BAD_REQUEST}: a call has a call and a streamId of at most 256 characters, and an object as payload"),
+)
 
 
 def refuse(error: TaskdError, language: str = "", *, unreadable: str = WRONG_TYPE) -> Reply:
