@@ -28,11 +28,11 @@ from taskd.errors import (
 from taskd.metrics import Metrics
 from taskd.model import JSON, Caller, Draft, Failure, LogLine, Speed, Task, now
 from taskd.operations import Operations, find
-from taskd.registry import Change, Claim, Feed, Kept, Live, Registry
+from taskd.registry import Change, Feed, Kept, Live, Registry
 from taskd.registry.feed import of
 from taskd.runner import Answer, Runner, producer
 from taskd.runner.producer import End
-from taskd.service import bounds, destroying, notes
+from taskd.service import bounds, destroying, making, notes
 from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
 from taskd.service.gate import gated
@@ -154,27 +154,7 @@ class Service:
             )
             if kind.run is None:  # its producer is at work already
                 task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
-            return await self._make(task, claim)
-
-    async def _make(self, task: Task, claim: Claim) -> Task:
-        live = Live(task)
-        ticket = self.registry.take(live)
-        # From here on a caller that goes away must not leave a task behind that nobody runs.
-        with trio.CancelScope(shield=True):
-            try:
-                stored = await self.store.create(attrs.evolve(task, revision=ticket.revision))
-            except BaseException:
-                self.registry.give_up(ticket)
-                raise
-            if stored.id != task.id:  # the same request came twice at the same time
-                self.registry.give_up(ticket)
-                return await self.newest(stored.id) or stored
-            live.task = attrs.evolve(stored, revision=0)
-            self.registry.add(live, claim)
-            self.registry.show(ticket, stored)
-            await self.registry.shown(live, ticket)
-            self.runner.adopt(live)
-        return live.task
+            return await making.make(self, task, claim)
 
     @gated("get")
     async def get(self, caller: Caller, task: Task) -> Task:
