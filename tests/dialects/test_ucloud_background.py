@@ -472,6 +472,22 @@ async def test_who_comes_late_is_told_what_has_been_posted_to(tmp_path: Path) ->
     assert revisions == sorted(set(revisions))
 
 
+async def test_a_revision_that_is_not_covered_tells_what_has_ended_too(tmp_path: Path) -> None:
+    async with site(tmp_path) as ucloud:
+        goes, done, old = [await create(ucloud, title=str(n)) for n in range(3)]
+        await post(ucloud, old, state="SUCCESS")
+        since = ucloud.service.registry.feed.revision
+        await post(ucloud, goes, body="b")
+        await post(ucloud, done, state="SUCCESS")
+        ucloud.service.registry.feed.limit = 1
+        await create(ucloud, user=BOB.user)
+        async with heard(whole(ucloud, payload={"since": since})) as frames:
+            await quiet()
+        expected = [await seen(ucloud, id) for id in (done, goes)]
+
+    assert [{**frame, "rev": 0} for frame in frames] == [{**task, "rev": 0, "resync": True} for task in expected]
+
+
 async def test_who_lags_is_told_the_newest(tmp_path: Path) -> None:
     async with site(tmp_path) as ucloud:
         id = await create(ucloud)
