@@ -383,3 +383,25 @@ async def test_whoever_comes_and_goes_has_it_all_in_the_end(
                 assert (id in screen.gone, row["messages"], row["title"], row.get("status")) == (
                     task.state.ended, "".join(line.line for line in log), task.label, task.status,
                 )  # fmt: skip
+
+
+@pytest.mark.parametrize("lags", [False, True])
+async def test_the_last_words_of_a_task_that_is_destroyed_at_once_are_told(tmp_path: Path, lags: bool) -> None:
+    """Also to one whose reader takes the frame before only now."""
+    async with site(tmp_path) as ucloud:
+        id = await ucloud.create()
+        stream = ucloud.listen()
+        await ucloud.post(id, messageToAppend="first ")
+        frames = [await anext(stream)]
+        if not lags:
+            await ucloud.service.destroy_when_ended(ALICE, id)
+        await ucloud.post(id, messageToAppend="last words", complete=True)
+        if lags:
+            await ucloud.service.destroy(ALICE, id)
+        async with heard(stream) as rest:
+            await quiet()
+
+    assert [*frames, *rest] == [
+        update(id, messageToAppend="first "),
+        update(id, messageToAppend="last words", complete=True),
+    ]
