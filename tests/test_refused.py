@@ -10,16 +10,18 @@ import attrs
 import pytest
 import trio
 
-from taskd.errors import DoesNotExist, IllegalMove, StoreUnavailable
+from taskd.dialects.xenapi import XenApi
+from taskd.errors import BadParams, DoesNotExist, IllegalMove, StoreUnavailable
 from taskd.model import Failure, Progress, Task, Time, Undo
 from taskd.operations import Handle
 from taskd.registry import Live
 from taskd.runner.handle import advanced
-from taskd.service import Query, Report, Service
+from taskd.service import Query, Report, Service, bounds, notes
 from taskd.service.report import reported
 from taskd.states import State
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, ended, running, user
+from tests.dialects.client import login
 from tests.stores import SlowStore, StuckStore
 from tests.test_runner import NoParams, World, operation, reached, residual, table
 from tests.test_watching import ALICE, BOB, Fold, follow, serving
@@ -306,3 +308,40 @@ async def test_who_asks_for_somebody_elses_tasks_gets_none_and_not_their_own(tmp
 
         assert await service.list(ALICE, Query(owner="bob")) == ()
         assert [task.owner for task in await service.list(user("bob", 1001), Query(owner="bob"))] == ["bob"]
+
+
+# What is said in one report.
+
+
+@pytest.mark.parametrize(
+    ("log", "fault"), [([""] * 1001, "1000 lines"), (["x" * 600_000] * 2, "1048576 characters")]
+)
+def test_a_report_has_an_end_to_its_lines(log: list[str], fault: str) -> None:
+    bounds.lines(["x" * 1000] * 1000)
+    with pytest.raises(BadParams, match=rf"params\.log.*{fault}"):
+        bounds.lines(log)
+
+
+def test_each_note_counts_for_something_though_it_be_empty() -> None:
+    most = notes.ANNOTATIONS // (notes.EACH + 4)
+    assert len(notes.changed({}, lambda _: {f"{n:04}": "" for n in range(most)})) == most
+    with pytest.raises(BadParams, match="annotations"):
+        notes.changed({}, lambda _: {f"{n:04}": "" for n in range(most + 1)})
+
+
+async def test_what_was_said_of_the_outcome_counts_with_an_end_that_waits_behind_it(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    store = SlowStore()
+    async with serving(tmp_path, store=store) as (service, nursery):
+        client = await login(XenApi(service), ROOT)
+        ref = await client("task.create", "", "")
+        id = ref.removeprefix("OpaqueRef:")
+        store.held.add(id)
+        nursery.start_soon(client, "task.set_result", ref, "<value>r</value>")
+        await store.waiting.wait()
+        nursery.start_soon(client, "task.set_status", ref, "success")
+        await trio.testing.wait_all_tasks_blocked()
+        store.go.set()
+
+        assert (await ended(service, id)).result == "<value>r</value>"

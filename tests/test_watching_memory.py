@@ -15,7 +15,7 @@ from taskd.service import watching as law
 from taskd.service.watching import Kind, Notice
 from taskd.states import State
 from tests.bench import ROOT
-from tests.test_watching import ALICE, Fold, external_task, quiet, serving
+from tests.test_watching import ALICE, Fold, external_task, follow, quiet, serving
 
 SERVICE = Caller(uid=7, gid=7, pid=1, user="_svc", roles=frozenset({"service"}))
 
@@ -201,3 +201,18 @@ async def test_who_lags_while_changes_are_told_is_resynced(
         states = {task.id: (await service.get(ROOT, task.id)).state for task in tasks}
         assert Kind.RESYNC in fold.kinds
         assert {id: task.state for id, task in fold.tasks.items()} == states
+
+
+async def test_what_others_do_does_not_resync_who_waits(tmp_path: Path, autojump_clock: object) -> None:
+    async with serving(tmp_path) as (service, nursery):
+        service.registry.feed.limit = 3
+        fold = Fold()
+        nursery.start_soon(follow, service, ALICE, fold)
+        await quiet(service)
+        for _ in range(10):
+            await service.start(ROOT, "external", {})
+        task = await service.start(ALICE, "external", {})
+        await quiet(service)
+
+        assert fold.kinds == [Kind.SYNCED, Kind.CHANGED]
+        assert set(fold.tasks) == {task.id}

@@ -18,7 +18,7 @@ from taskd.dialects.smapi import DBG
 from taskd.errors import BadParams
 from taskd.model import JSON, Caller, Failure, Speed, Task
 from taskd.operations import Operation
-from taskd.service import Query, Report, Service
+from taskd.service import Query, Report, Service, bounds
 from taskd.states import State
 
 PRIVATE: Final = (
@@ -153,10 +153,13 @@ class UpdateParams:
     label: str | None = None
     status: str | None = None
     speeds: tuple[Speed, ...] | None = None
-    log: tuple[str, ...] = attrs.field(default=(), metadata={"doc": "lines to add to the log"})
+    log: tuple[str, ...] = attrs.field(
+        default=(), metadata={"doc": f"at most {bounds.LINES} lines to add to the log"}
+    )
 
 
 async def _update(service: Service, caller: Caller, params: UpdateParams) -> JSON:
+    bounds.lines(params.log)
     task = await service.update(
         caller,
         params.id,

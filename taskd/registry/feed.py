@@ -52,9 +52,20 @@ class Bell:
     """Rung by each change that it hangs under."""
 
     _rung: trio.Event = attrs.field(factory=trio.Event)
+    _before: int | None = None
 
-    def ring(self) -> None:
+    def ring(self, revision: int) -> None:
+        if self._before is None:
+            self._before = revision - 1
         self._rung.set()
+
+    def quiet(self, newest: int) -> int:
+        """Up to which revision it was not rung since this was asked last; ``newest`` where it was not at all.
+
+        Whoever waits long need not go back to where they began, which the feed may not cover any more.
+        """
+        before, self._before = self._before, None
+        return newest if before is None else before
 
     async def wait(self) -> None:
         """Wait until it was rung since the last wait. A cancel loses nothing."""
@@ -148,7 +159,7 @@ class Feed:
         self.revision = revision
         for place in {*places}:
             for bell in self._bells.get(place, ()):
-                bell.ring()
+                bell.ring(revision)
         self._moved.set()
         self._moved = trio.Event()
 

@@ -296,13 +296,13 @@ class Service:
         log: Sequence[str] = (),
         more_speeds: Sequence[Speed] = (),
         annotations: notes.Change | None = None,
-        end: End | None = None,
+        end: End | Callable[[Draft], End] | None = None,
     ) -> Task:
         """The producer of an external task reports; an empty report is a sign of life.
 
         ``draft`` makes of what was said about the outcome what is to be said now. ``more_speeds`` are added to
-        those that were said before (``report.joined``). With ``end`` the task ends in the same change. For
-        ``annotations`` see ``annotate``.
+        those that were said before (``report.joined``). With ``end`` the task ends in the same change; it may
+        be made of what was said about the outcome. For ``annotations`` see ``annotate``.
 
         Raises:
             NotExternal, AlreadyEnded: it is no task to report on.
@@ -311,8 +311,9 @@ class Service:
         titles = {f"speeds[{n}].title": each.title for n, each in enumerate((*(speeds or ()), *more_speeds))}
         unit = {"progress.unit": progress.unit if progress else None}
         bounds.texts(self.max_text, {"label": label, "status": status, **titles, **unit})
-        bounds.result(self.max_result_bytes, "result", None if end is None else end.result)
-        bounds.result(self.max_result_bytes, "error", None if end is None else end.error)
+        if isinstance(end, End):
+            bounds.result(self.max_result_bytes, "result", end.result)
+            bounds.result(self.max_result_bytes, "error", end.error)
         changes: dict[str, Any] = {}
         if label is not None:
             changes["label"] = label
@@ -329,7 +330,8 @@ class Service:
             if draft is not None:
                 changes["draft"] = draft(live.task.draft)
                 bounds.result(self.max_result_bytes, "draft", changes["draft"])
-            await producer.report(self.runner, live, changes, log=log, end=end)
+            said_last = end(changes.get("draft", live.task.draft)) if callable(end) else end
+            await producer.report(self.runner, live, changes, log=log, end=said_last)
             return live.task
 
     @gated("complete")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from taskd import codec
 from taskd.errors import BadParams
+
+# Most lines of a log in one report, and most characters of them together.
+LINES: Final = 1000
+CHARACTERS: Final = 1024 * 1024
 
 
 def texts(most: int, named: Mapping[str, str | None]) -> None:
@@ -19,3 +24,11 @@ def result(most: int, name: str, value: object) -> None:
     """Raises BadParams for a result, or an error, that is longer than ``most`` bytes as JSON."""
     if len(codec.dumps(codec.unstructure(value))) > most:
         raise BadParams(f"params.{name}", f"is longer than {most} bytes as JSON")
+
+
+def lines(log: Sequence[str]) -> None:
+    """Raises BadParams for more than ``LINES`` lines of a log, or ``CHARACTERS`` characters in them."""
+    if len(log) > LINES:
+        raise BadParams("params.log", f"has more than {LINES} lines")
+    if sum(map(len, log)) > CHARACTERS:
+        raise BadParams("params.log", f"is longer than {CHARACTERS} characters")

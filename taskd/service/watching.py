@@ -31,9 +31,9 @@ import trio
 from taskd import access
 from taskd.errors import BadParams
 from taskd.model import Caller, LogLine, Task
-from taskd.registry import feed as place
 from taskd.registry.logs import OVERHEAD
 from taskd.registry.weight import weigh
+from taskd.service import places
 from taskd.states import ENDED
 from taskd.store import Query
 
@@ -133,6 +133,7 @@ class Watch:
                         await trio.sleep(CALM)
                     if all_told and self.revision == feed.revision:
                         await bell.wait()
+                        self.revision = max(self.revision, bell.quiet(feed.revision))
 
     async def _some(self, notices: AsyncGenerator[Notice | None], tell: Tell) -> tuple[bool, bool]:
         """Tell some notices; whether they were all for now, and whether there was any."""
@@ -161,8 +162,8 @@ class Watch:
 
     def _places(self) -> Sequence[tuple[str, str]]:
         if self.ids is not None:
-            return [place.one(id) for id in self.ids]
-        return [place.EVERYTHING] if access.sees_all(self.caller) else [place.of(self.caller.user)]
+            return [places.one(id) for id in self.ids]
+        return [places.seen(self.caller)]
 
     def _wants(self, task: Task) -> bool:
         return (self.ids is None or task.id in self.ids) and self.service.sees(self.caller, task)

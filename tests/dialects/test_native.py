@@ -198,3 +198,13 @@ async def test_every_method_is_in_the_openrpc_document(daemon: Start) -> None:
         "Plugin.ls", "Plugin.diagnostics", "Data.copy", "Data.stat", "Data.cancel", "Data.destroy", "Data.ls",
         "Data.mirror", "rpc.discover",
     }  # fmt: skip
+
+
+async def test_a_report_has_at_most_a_thousand_lines(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer:
+        id = (await peer.call("Task.start", operation="external"))["id"]
+        await peer.call("Task.update", id=id, log=[""] * 1000)
+        refused = await peer.ask("Task.update", id=id, log=[""] * 1001)
+
+        assert refused["error"]["data"] == ["params.log", "has more than 1000 lines"]
+        assert (await peer.call("Task.log", id=id))["next"] == 1000

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from taskd.config import Config
+from taskd.dialects.xenapi import XenApi, event
 from taskd.dialects.xenapi.event import Subscription, Token
 from taskd.errors import XenApiError
 from taskd.operations.external import OPERATION
@@ -19,8 +20,11 @@ from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, user
 from tests.dialects.client import Client, login, served
 from tests.dialects.test_xenapi_task import EXAMPLE
+from tests.stores import SlowStore
 
 COUNT = "valid_ref_counts"
+
+ALICE = user("alice")
 
 
 def told(reply: Any) -> list[tuple[str, str]]:
@@ -419,3 +423,86 @@ def test_a_task_is_destroyed_once_however_often_it_is_said() -> None:
     assert feed.count() == 0
     (change,) = feed.since(1)
     assert (change.gone, change.revision, change.born) == (True, 4, 1)
+
+
+async def test_a_call_that_waits_is_woken_by_what_concerns_it_and_by_nothing_else(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what others do meanwhile, be it more than the feed keeps, does not make it start afresh."""
+    looks = 0
+
+    def changed(*args: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return look(*args)
+
+    look = event._changed
+    monkeypatch.setattr(event, "_changed", changed)
+    async with served(tmp_path) as (service, _):
+        service.registry.feed.limit = 3
+        client, other = await login(XenApi(service), ALICE), await login(XenApi(service), user("bob"))
+        replies = [{"token": await now(client), "events": []}]
+
+        async def wait(timeout: float) -> None:
+            replies.append(await client("event.from", ["*"], replies[-1]["token"], timeout))
+
+        for timeout in (30.0, 60.0):
+            async with trio.open_nursery() as nursery:
+                looks = 0
+                nursery.start_soon(wait, timeout)
+                for _ in range(10):
+                    await trio.sleep(1)
+                    await other("task.create", "", "")
+                    await other("pool.add_to_other_config", await pool(other), str(trio.current_time()), "v")
+                if timeout == 60.0:
+                    ref = await client("task.create", "mine", "")
+            assert looks == 2
+
+        assert [told(reply) for reply in replies] == [[], [], [("add", ref)]]
+
+
+async def pool(client: Client) -> Any:
+    return (await client("pool.get_all"))[0]
+
+
+async def test_the_older_way_loses_nothing_by_what_others_do(tmp_path: Path, autojump_clock: object) -> None:
+    async with served(tmp_path) as (service, _):
+        service.registry.feed.limit = 3
+        client, other = await login(XenApi(service), ALICE), await login(XenApi(service), user("bob"))
+        await client("event.register", ["task"])
+        heard: list[Any] = []
+
+        async def wait() -> None:
+            heard.extend(await client("event.next"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            for _ in range(10):
+                await other("task.create", "", "")
+            ref = await client("task.create", "mine", "")
+        assert [(each["operation"], each["ref"]) for each in heard] == [("add", ref)]
+
+
+async def test_a_mark_on_the_desk_wakes_its_owner_also_behind_a_slow_change(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    store = SlowStore()
+    async with served(tmp_path, store=store) as (service, _):
+        client, other = await login(XenApi(service), ALICE), await login(XenApi(service), user("bob"))
+        slow = await other("task.create", "", "")
+        store.held.add(slow.removeprefix("OpaqueRef:"))
+        token, replies = await now(client), []
+
+        async def wait() -> None:
+            replies.append(await client("event.from", ["pool"], token, 30.0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(other, "task.set_progress", slow, 0.5)
+            await store.waiting.wait()
+            await client("pool.add_to_other_config", await pool(client), "k", "v")
+            await trio.sleep(1)
+            store.go.set()
+            await trio.sleep(1)
+            assert len(replies) == 1
+        assert told(replies[0]) == [("mod", await pool(client))]

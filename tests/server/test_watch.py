@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import trio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import unix_connect
 
+from taskd.service.watching import Notice, Tell, Watch
 from tests.bench import ROOT
 from tests.process import PATIENCE, DaemonProcess
 from tests.server.conftest import Daemon, Peer, Start
@@ -310,3 +311,31 @@ async def test_whoever_goes_on_is_told_when_there_is_nothing_more(daemon: Start)
         reply = await peer.call("Task.watch", since=running.service.registry.feed.revision)
         assert [each["event"] for each in await until(peer, "synced")] == ["synced"]
         assert reply["revision"] == running.service.registry.feed.revision
+
+
+async def test_the_unread_watches_of_one_connection_hold_one_batch_and_disturb_no_other(daemon: Start) -> None:
+    """While the peer does not read, one of them is sending, and the others have gathered nothing."""
+    holding: dict[trio.Lock | None, int] = {}
+    run = Watch.run
+
+    async def counted(watch: Watch, tell: Tell, turn: trio.Lock | None = None) -> None:
+        async def telling(notices: Sequence[Notice]) -> None:
+            holding[turn] = holding.get(turn, 0) + 1
+            await tell(notices)
+            holding[turn] -= 1
+
+        await run(watch, telling, turn)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Watch, "run", counted)
+        async with daemon() as running, running.peer() as producer, running.peer() as deaf, running.peer() as peer:
+            id = (await producer.call("Task.start", operation="external"))["id"]
+            for _ in range(5):
+                await producer.call("Task.update", id=id, log=["x" * 4096] * 200)
+            watch = {"jsonrpc": "2.0", "method": "Task.watch", "params": {"log": True}, "id": 1}
+            await deaf.send(*[watch] * 8)
+            await peer.call("Task.watch")
+            await until(peer, "synced")
+            await producer.call("Task.complete", id=id)
+            await until(peer, "changed", "completed")
+            assert sorted(holding.values()) == [0, 1]

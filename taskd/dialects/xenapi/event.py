@@ -22,7 +22,7 @@ from taskd.dialects.xenapi.pool import ref_of
 from taskd.dialects.xenapi.task import every, shown
 from taskd.errors import DoesNotExist, XenApiError
 from taskd.model import JSON, Task
-from taskd.service import Change, Feed
+from taskd.service import Change, Feed, places
 
 # Seconds from the first change that a call has waited for to its answer: what comes meanwhile is in it (as xapi).
 BATCH: Final = 0.05
@@ -169,19 +169,29 @@ async def _from(visit: Visit, classes: tuple[str, ...], token: str, timeout: flo
     asked, since = Subscription.parse(classes), Token.parse(token)
     feed = visit.service.registry.feed
     deadline = trio.current_time() + max(0.0, timeout)
-    while True:
-        with visit.known.waiting(float("inf")):
-            # One after the other, so that between the records of two calls others have their turn.
-            async with visit.desk.building:
-                found = _changed(visit, asked, since.revision) if since.known_to(feed) else None
-                if found is None:
-                    found = await _everything(visit, asked)
-                since = Token(feed.epoch, feed.revision)
-        if found or trio.current_time() >= deadline:
-            return _reply(visit, asked, since, found)
-        with visit.known.waiting(deadline):
-            await feed.moved()
-            await trio.sleep(BATCH)
+    with feed.bell(*_places(visit, asked)) as bell:
+        while True:
+            with visit.known.waiting(float("inf")):
+                # One after the other, so that between the records of two calls others have their turn.
+                async with visit.desk.building:
+                    found = _changed(visit, asked, since.revision) if since.known_to(feed) else None
+                    if found is None:
+                        found = await _everything(visit, asked)
+                    since = Token(feed.epoch, feed.revision)
+            if found or trio.current_time() >= deadline:
+                return _reply(visit, asked, since, found)
+            with visit.known.waiting(deadline):
+                await bell.wait()
+                await trio.sleep(BATCH)
+            since = Token(feed.epoch, max(since.revision, bell.quiet(feed.revision)))
+
+
+def _places(visit: Visit, asked: Subscription) -> Sequence[tuple[str, str]]:
+    """Where in the feed something can change of what is asked about."""
+    user = visit.caller.user
+    if not asked.whole("task"):
+        return [places.desk(user), *(places.one(each.removeprefix(ref(""))) for _, each in asked.objects)]
+    return [places.desk(user), places.seen(visit.caller)]
 
 
 def _reply(visit: Visit, asked: Subscription, token: Token, found: Sequence[Happened]) -> JSON:
@@ -240,19 +250,22 @@ async def _unregister(visit: Visit, classes: tuple[str, ...]) -> JSON:
 async def _next(visit: Visit) -> JSON:
     """Wait for events of the classes that the session registered for."""
     session, feed = visit.known, visit.service.registry.feed
-    while True:
-        if session.classes is None:
-            raise XenApiError("SESSION_NOT_REGISTERED", (session.ref,))
-        asked = Subscription.parse(tuple(session.classes))
-        lost = not feed.covers(session.seen)
-        found = [] if lost else _changed(visit, asked, session.seen)
-        session.seen = feed.revision
-        if lost:
-            raise XenApiError("EVENTS_LOST")
-        if found:
-            return [each.told(str(time.time())) for each in found]
-        with session.waiting(float("inf")):
-            await feed.moved()
+    # Other classes may be registered meanwhile, so it listens for all.
+    with feed.bell(*_places(visit, Subscription.parse(["*"]))) as bell:
+        while True:
+            if session.classes is None:
+                raise XenApiError("SESSION_NOT_REGISTERED", (session.ref,))
+            asked = Subscription.parse(tuple(session.classes))
+            lost = not feed.covers(session.seen)
+            found = [] if lost else _changed(visit, asked, session.seen)
+            session.seen = feed.revision
+            if lost:
+                raise XenApiError("EVENTS_LOST")
+            if found:
+                return [each.told(str(time.time())) for each in found]
+            with session.waiting(float("inf")):
+                await bell.wait()
+            session.seen = max(session.seen, bell.quiet(feed.revision))
 
 
 MESSAGES: Final = (

@@ -17,7 +17,7 @@ import trio
 from taskd import __version__
 from taskd.errors import XenApiError
 from taskd.model import JSON, Caller
-from taskd.service import Service
+from taskd.service import Service, places
 
 # The names behind the refs of what is no task: the same in each run, unlike any task's id (RFC 4122, version 5).
 _SPACE: Final = uuid.UUID("6f2b5c1e-6f0c-5d0a-9a5e-7d1f0c3b2a10")
@@ -65,7 +65,7 @@ class Desk:
     def touch(self, caller: Caller, kind: str) -> int:
         """The user's ``pool`` or ``host`` counts as changed; the revision before that."""
         registry = self.service.registry
-        before = registry.touch()
+        before = registry.touch(None, places.desk(caller.user))
         slip = self._slips.setdefault(caller.user, Slip())
         slip.touched[kind] = registry.revision
         return registry.feed.revision if before is None else before

@@ -23,7 +23,8 @@ from taskd.dialects.xenapi.message import VOID, Message, Visit, id_of, number, p
 from taskd.dialects.xenapi.record import FIELDS, TOLD, encode, other_config, record, status
 from taskd.errors import BadParams, DoesNotExist, XenApiError
 from taskd.model import JSON, Draft, Failure, Task
-from taskd.service import Query, Report
+from taskd.service import End, Query, Report
+from taskd.states import State
 
 STATUSES: Final = frozenset({"pending", "success", "failure", "cancelling", "cancelled"})
 
@@ -143,9 +144,9 @@ async def _set_status(visit: Visit, id: str, value: str) -> JSON:
         case "cancelled" | "cancelling":
             await service.cancel(caller, id)
         case "success":
-            await service.complete(caller, id, task.draft.result)
+            await service.update(caller, id, end=lambda draft: End(State.COMPLETED, result=draft.result))
         case "failure":
-            await service.fail(caller, id, _failure(task.draft.error))
+            await service.update(caller, id, end=lambda draft: End(State.FAILED, error=_failure(draft.error)))
         case "pending":
             raise XenApiError("OPERATION_NOT_ALLOWED", (f"task {id} has ended; its status does not change",))
     return VOID
