@@ -136,6 +136,7 @@ class Opened:
     """A connection that can carry streams."""
 
     streams: list[Stream] = attrs.field(factory=list)
+    turn: trio.Lock = attrs.field(factory=trio.Lock)
 
     def open(self, stream: Stream) -> str:
         self.streams.append(stream)
