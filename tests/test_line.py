@@ -399,6 +399,18 @@ async def test_what_a_task_waits_for_is_told_by_the_record_and_kept_nowhere(
     assert seen == [None, "a free slot: 1 run at a time", None]
 
 
+async def test_a_limit_that_is_set_anew_is_told_anew(autojump_clock: object, tmp_path: Path) -> None:
+    toys = Toys()
+    async with running(MemoryStore(), table(toys.untargeted()), str(tmp_path), running_tasks=1) as service:
+        ids = [await started(service) for _ in range(4)]
+        assert await waits_for(service, ids[2]) == "a free slot: 1 run at a time"
+        service.runner.running_tasks = 2
+        await reached(service, ids[1], State.RUNNING)
+        assert await waits_for(service, ids[2]) == "a free slot: 2 run at a time"
+        assert await waits_for(service, ids[1]) is None
+        await through(service, *ids)
+
+
 def test_a_limit_is_for_an_operation_that_there_is(tmp_path: Path) -> None:
     settings = config.load(None, {"TASKD_RUNNING_PER_OPERATION": "copy=4, command=2,copy=3"})
     assert settings.operation_limits == {"copy": 3, "command": 2}

@@ -102,6 +102,11 @@ class Line:
         """Other limits from here on: those in line move up where there is room; nobody who runs is stopped."""
         self.total, self.per_owner = total, per_owner
         self._dispatch()
+        for ready in self._ready.values():
+            for operation, heap in ready.items():
+                for _, _, turn in heap:
+                    if turn.waiting:
+                        turn.tell(self._slot(operation))
 
     def expect(self, operations: Iterable[str]) -> None:
         """
