@@ -346,13 +346,13 @@ def test_a_reload_takes_good_settings_and_passes_over_bad_ones(taskd: Unit) -> N
 
         file.write_text("max_text = true\n")
         taskd.systemctl("reload", "taskd.service")
-        fault = "the settings stay as they were: /etc/taskd/taskd.toml: max_text: expected int, got True"
+        fault = "the settings stay as they were: /etc/taskd/taskd.toml: max_text: expected an integer, got True"
         until(taskd, fault)
         with pytest.raises(Refused, match="longer than 64"):
             daemon.start("external", {}, label="x" * 100)
 
     assert taskd.show("ActiveState") == "active"
-    assert taskd.priority("taskd: a restart is needed before a change counts of state") == "4"
+    assert taskd.priority("a restart is needed before a change counts of state") == "4"
     assert taskd.priority(fault) == "3"
     assert taskd.priority("listens on /run/taskd/taskd.sock") == "6"
 
