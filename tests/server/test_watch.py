@@ -338,4 +338,5 @@ async def test_the_unread_watches_of_one_connection_hold_one_batch_and_disturb_n
             await until(peer, "synced")
             await producer.call("Task.complete", id=id)
             await until(peer, "changed", "completed")
-            assert sorted(holding.values()) == [0, 1]
+            assert len(holding) == 2  # by connection
+            assert max(holding.values()) == 1  # and what the reader's last is about to leave may be counted yet
