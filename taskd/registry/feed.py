@@ -100,6 +100,8 @@ class Feed:
     revision: int = 0
     horizon: int = 0
     epoch: int = 0
+    # How many bells hang here, thus how many are told of changes.
+    crowd: int = 0
     _weight: int = 0
     _changes: OrderedDict[str, Change] = attrs.field(factory=OrderedDict)
     _owned: Counter[str] = attrs.field(factory=Counter)
@@ -142,9 +144,11 @@ class Feed:
         bell = Bell()
         for place in places:
             self._bells.setdefault(place, set()).add(bell)
+        self.crowd += 1
         try:
             yield bell
         finally:
+            self.crowd -= 1
             for place in places:
                 self._bells[place].discard(bell)
                 if not self._bells[place]:

@@ -60,6 +60,10 @@ ENDINGS: Final = 10_000
 # Seconds after changes were told in which more of them gather: what moves faster is told twenty times a second.
 CALM: Final = 0.05
 
+# And seconds for each who is told of changes: a crowd, each of which takes its turn at every change, would leave
+# no time for those whom it watches.
+CROWD: Final = 0.0005
+
 
 @unique
 class Kind(Enum):
@@ -130,7 +134,7 @@ class Watch:
                     async with turn:
                         all_told, any_due = await self._some(notices, tell)
                     if all_told and any_due:
-                        await trio.sleep(CALM)
+                        await trio.sleep(max(CALM, CROWD * feed.crowd))
                     if all_told and self.revision == feed.revision:
                         await bell.wait()
                         self.revision = max(self.revision, bell.quiet(feed.revision))
