@@ -18,7 +18,6 @@ import orjson
 import trio
 
 from taskd import client
-from taskd.client.on_trio import Daemon
 from tests.process import DaemonProcess
 
 TASKS = 20
@@ -71,11 +70,18 @@ def resident(pid: int) -> float:
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 
-async def produce(daemon: Daemon, ids: list[str], changes: int) -> None:
-    for n in range(changes):
-        await daemon.update(ids[n % TASKS], done=n, total=changes, log=[f"change {n}"])
-    for id in ids:
-        await daemon.complete(id)
+async def produce(socket: str, ids: list[str], changes: int) -> None:
+    """Each task has a producer of its own, with a connection of its own."""
+
+    async def one(at: int) -> None:
+        async with client.open(socket) as daemon:
+            for n in range(at, changes, TASKS):
+                await daemon.update(ids[at], done=n, total=changes, log=[f"change {n}"])
+            await daemon.complete(ids[at])
+
+    async with trio.open_nursery() as nursery:
+        for at in range(TASKS):
+            nursery.start_soon(one, at)
 
 
 async def measure(process: DaemonProcess, watchers: int, changes: int) -> None:
@@ -97,7 +103,7 @@ async def measure(process: DaemonProcess, watchers: int, changes: int) -> None:
 
         nursery.start_soon(look)
         began = time.monotonic()
-        await produce(daemon, ids, changes)
+        await produce(process.socket, ids, changes)
         produced = time.monotonic() - began
         for watcher in crowd:
             await watcher.done.wait()
