@@ -64,6 +64,9 @@ CALM: Final = 0.05
 # no time for those whom it watches.
 CROWD: Final = 0.0005
 
+# But never more seconds than this: the many watches of one user must not keep another's waiting.
+CROWDED: Final = 0.5
+
 
 @unique
 class Kind(Enum):
@@ -134,7 +137,7 @@ class Watch:
                     async with turn:
                         all_told, any_due = await self._some(notices, tell)
                     if all_told and any_due:
-                        await trio.sleep(max(CALM, CROWD * feed.crowd))
+                        await trio.sleep(min(max(CALM, CROWD * feed.crowd), CROWDED))
                     if all_told and self.revision == feed.revision:
                         await bell.wait()
                         self.revision = max(self.revision, bell.quiet(feed.revision))
