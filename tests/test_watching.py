@@ -177,6 +177,37 @@ async def test_first_what_there_is_then_every_change_in_order(tmp_path: Path, au
         assert {id: task.status for id, task in fold.tasks.items()} == {old.id: "moving"}
 
 
+async def test_the_many_watches_of_one_user_do_not_keep_anothers_waiting(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """They make changes gather, for half a second at most."""
+    async with serving(tmp_path) as (service, nursery):
+        task = await service.start(ROOT, "external", {})
+        told: list[float] = []
+        fold = Fold()
+        watch = await law.begin(service, ROOT)
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            for notice in notices:
+                fold.take(notice)
+            if Kind.CHANGED in fold.kinds:
+                told.append(trio.current_time())
+
+        with ExitStack() as crowd:
+            for _ in range(1024 * 64):
+                crowd.enter_context(service.registry.feed.bell())
+            nursery.start_soon(watch.run, tell)
+            await fold.synced.wait()
+            for status in ("one", "two"):
+                await service.update(ROOT, task.id, status=status)
+                await quiet(service)
+                await trio.sleep(law.CROWDED)
+            await trio.sleep(100)
+        assert len(told) == 2
+        assert law.CALM < told[1] - told[0] <= 2 * law.CROWDED
+        assert service.registry.feed.crowd == 1
+
+
 async def test_a_slow_watcher_sees_the_latest_not_the_backlog_and_every_line(
     tmp_path: Path, autojump_clock: object
 ) -> None:
