@@ -113,7 +113,7 @@ class Fault:
             resume = partial(work.throw, EIO()) if due else partial(work.send, answer)
 
 
-def EIO() -> OSError:  # noqa: N802
+def EIO() -> OSError:  # noqa: N802  # as errno names it
     return OSError(5, "Input/output error")
 
 

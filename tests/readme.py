@@ -59,7 +59,7 @@ def params() -> str:
     for operation in (operations.load()[name] for name in ("copy", "command", "external")):
         for field in attrs.fields(operation.params):
             default = "required"
-            if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+            if isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]  # attrs types it as a function
                 default = code("{}")
             elif field.default is not attrs.NOTHING:
                 default = code(dumps(field.default).decode())

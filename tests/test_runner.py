@@ -29,7 +29,7 @@ Run = Callable[[NoParams, Handle], Awaitable[JSON]]
 
 
 def operation(run: Run, **more: object) -> Operation:
-    return Operation("toy", "", NoParams, run, **more)  # type: ignore[arg-type]
+    return Operation("toy", "", NoParams, run, **more)  # type: ignore[arg-type]  # of many types
 
 
 def table(*operations: Operation) -> Operations:

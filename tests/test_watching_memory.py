@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from taskd.model import Caller
+from taskd.model import JSON, Caller
 from taskd.registry import Feed
 from taskd.registry.weight import weigh
 from taskd.service import watching as law
@@ -20,7 +20,7 @@ from tests.test_watching import ALICE, Fold, external_task, follow, quiet, servi
 SERVICE = Caller(uid=7, gid=7, pid=1, user="_svc", roles=frozenset({"service"}))
 
 # 64 KiB of JSON, which is twenty times as much in memory.
-RESULT = [[] for _ in range(21_800)]  # type: ignore[var-annotated]
+RESULT: JSON = [[] for _ in range(21_800)]
 
 
 async def test_what_is_told_at_a_time_is_bounded_in_bytes(tmp_path: Path, autojump_clock: object) -> None:

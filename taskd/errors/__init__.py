@@ -17,7 +17,7 @@ import attrs
 
 from taskd.errors.family import *  # noqa: F403  # the page goes on there
 from taskd.errors.family import Refusal, StoreError, TaskdError
-from taskd.errors.world import *  # noqa: F403
+from taskd.errors.world import *  # noqa: F403  # and there
 from taskd.errors.xenapi import XenApiError as XenApiError
 
 

@@ -285,7 +285,11 @@ async def test_notes_that_others_wrote_do_no_harm(tmp_path: Path) -> None:
         uuid = (await ucloud.service.numbered(ALICE, id)).id
         for percentage in ("x", "nan", "inf", "1e999", ""):
             wild = {"ucloud.state": "SUCCESS", "ucloud.progressPercentage": percentage}
-            await ucloud.service.annotate(ALICE, uuid, lambda _, wild=wild: wild)  # type: ignore[misc]
+
+            def annotate(_: object, wild: dict[str, str] = wild) -> dict[str, str]:
+                return wild
+
+            await ucloud.service.annotate(ALICE, uuid, annotate)
             status = (await seen(ucloud, id))["status"]
             assert (status["state"], status["progressPercentage"]) == ("RUNNING", -1.0)
 

@@ -123,7 +123,7 @@ async def test_a_fault_of_ours_is_a_reply_that_tells_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with site(tmp_path) as ucloud:
-        broken = attrs.evolve(ucloud.service, registry=None)  # type: ignore[arg-type]
+        broken = attrs.evolve(ucloud.service, registry=None)  # type: ignore[arg-type]  # the fault
         reply = await call(broken, ALICE, "task.list", {})
 
     assert reply == Reply(500, {"why": "Internal Server Error", "errorCode": None})

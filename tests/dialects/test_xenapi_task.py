@@ -53,7 +53,7 @@ def with_end(state: State, **more: object) -> Task:
         "finished_at": Time(1_767_268_801.5),
         **more,
     }
-    return attrs.evolve(EXAMPLE, **changes)  # type: ignore[arg-type]
+    return attrs.evolve(EXAMPLE, **changes)  # type: ignore[arg-type]  # of many types
 
 
 def id_of(ref: str) -> str:

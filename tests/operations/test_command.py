@@ -241,7 +241,7 @@ class Recorder(MemoryStore):
 
     largest: int = 0
 
-    async def append_log(self, id: str, lines: list[LogLine], *, keep: int) -> None:  # type: ignore[override]
+    async def append_log(self, id: str, lines: list[LogLine], *, keep: int) -> None:  # type: ignore[override]  # narrower: a list
         self.largest = max(self.largest, sum(len(line.line) + 1 for line in lines))
         await MemoryStore.append_log(self, id, lines, keep=keep)
 

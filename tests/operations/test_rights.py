@@ -226,7 +226,7 @@ async def test_what_the_daemon_has_open_is_not_reached_through_proc(bench: Bench
         assert await refused(bench, target="/proc/thread-self/attr/current", overwrite=True) == "EACCES"
 
 
-class open_folder:  # noqa: N801
+class open_folder:  # noqa: N801  # used as a function
     """A folder that this process has open."""
 
     def __init__(self, path: Path) -> None:

@@ -88,7 +88,10 @@ async def _daemon(folder: Path, **settings: Any) -> AsyncIterator[Daemon]:
     with server.lock(Path(config.state)):
         async with trio.open_nursery() as nursery:
             found: list[Daemon] = []
-            read = lambda: found[0].settings  # noqa: E731
+
+            def read() -> Config:
+                return found[0].settings
+
             start = partial(server.serve, config, operations.load(), MemoryStore(), read=read)
             service: Service = await nursery.start(start)
             found.append(Daemon(config.socket, service, config))

@@ -145,7 +145,7 @@ def test_a_bracketed_value_that_comes_byte_by_byte_is_looked_at_once(
     end, spans = json_stream._end, [0]
 
     def counting(pattern: object, buffer: bytearray, start: int) -> int:
-        stop = end(pattern, buffer, start)  # type: ignore[arg-type]
+        stop = end(pattern, buffer, start)  # type: ignore[arg-type]  # as it was given
         spans[0] += stop - start
         return stop
 

@@ -24,7 +24,7 @@ def refusal(data: bytes, framing: Http | None = None) -> Response:
 
 def statuses(framing: Http, messages: list[Message]) -> list[bytes]:
     """The status lines of the replies, 200 for each request."""
-    replies = (m if isinstance(m, Response) else Response(200, m.path.encode()) for m in messages)  # type: ignore[attr-defined]
+    replies = (m if isinstance(m, Response) else Response(200, m.path.encode()) for m in messages)  # type: ignore[attr-defined]  # a request
     return [framing.reply(reply).partition(b"\r\n")[0] for reply in replies]
 
 
@@ -59,7 +59,7 @@ def test_pipelined_requests_come_out_before_any_is_answered_and_are_answered_in_
     framing = Http()
     messages = framing.receive(b"".join(request(b"GET /%d" % number) for number in range(50)))
 
-    assert [message.path for message in messages] == [f"/{n}" for n in range(50)]  # type: ignore[attr-defined]
+    assert [message.path for message in messages] == [f"/{n}" for n in range(50)]  # type: ignore[attr-defined]  # requests
     assert not framing.broken
     assert not framing.partial
     for number in range(50):
@@ -115,7 +115,7 @@ def test_the_head_of_a_request_has_a_limit_that_is_the_same_in_any_cut() -> None
                 m for at in range(0, size, step) for m in framing.receive(sent[at : at + step])
             )  # fmt: skip
             assert isinstance(message, Request) == fits
-            assert fits or message.status == 431  # type: ignore[attr-defined]
+            assert fits or message.status == 431  # type: ignore[attr-defined]  # a refusal
 
 
 @pytest.mark.parametrize(
