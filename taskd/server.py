@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,8 @@ from taskd import (
     web,
 )
 from taskd.config import Config
-from taskd.connection import Connection, Limits, callable_methods
-from taskd.dialects import Method, koodrive, ucloud
+from taskd.connection import Calls, Connection, Limits
+from taskd.dialects import koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
     ConfigError,
@@ -106,8 +106,7 @@ class Server:
     config: Config
     service: Service
     xenapi: XenApi
-    _methods: Mapping[str, Method] = attrs.field(factory=dialects.table)
-    _calls: rpc.Methods = attrs.field(init=False)
+    _calls: Calls = attrs.field(init=False)
     _paths: web.Paths = attrs.field(init=False)
     _connections: dict[Connection, tuple[peer.Peer, Caller]] = attrs.field(factory=dict)
     _per_user: Counter[int] = attrs.field(factory=Counter)
@@ -115,7 +114,7 @@ class Server:
     _most: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._calls = callable_methods(self._methods, self.service)
+        self._calls = Calls(dialects.table(), self.service)
         self._go_by(self.config)
 
     def _go_by(self, settings: Config) -> None:
@@ -166,7 +165,6 @@ class Server:
                 stream,
                 who,
                 self.service,
-                self._methods,
                 self._calls,
                 self.xenapi,
                 self._paths,

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import attrs
+import orjson
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from jsonrpcserver.async_dispatcher import dispatch_request
 from jsonrpcserver.dispatcher import create_request, not_notification
 from jsonrpcserver.methods import global_methods
@@ -482,3 +485,47 @@ async def test_a_positional_method_is_told_of_which_task_its_call_is_a_part() ->
 
     assert await ask_row(v2("task.x", params=["s"]), part) == result(["alice", "task.x", "s", "OpaqueRef:whole"])
     assert not part.answers("other")
+
+
+# The short cut of plain calls.
+
+
+def echo_at_once(_context: object, params: Mapping[str, Json]) -> Json:
+    return params
+
+
+def know_nothing(_context: object, _params: Mapping[str, Json]) -> Json:
+    return None
+
+
+# What may be answered at once is answered alike by the other road; "refuse" has nothing to say at once.
+AT_ONCE: Mapping[str, rpc.AtOnce] = {"echo": echo_at_once, "refuse": know_nothing}
+
+PARTS: Mapping[str, Sequence[Json]] = {
+    "jsonrpc": ["2.0", "1.0", 2.0, None, True],
+    "method": ["echo", "refuse", "whoami", "Echo", "", None, 1, ["echo"]],
+    "params": [{}, {"a": 1}, [{"a": 1}], [{}], [], [{}, {}], [1], ["a"], None, 1, "a"],
+    "id": [1, -1, "one", "", None, 1.0, 1.5, True, [], {}],
+}
+
+
+@given(st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in PARTS.items()}))
+async def test_what_is_answered_at_once_is_answered_so_by_the_other_road(message: dict[str, Json]) -> None:
+    now = rpc.at_once(message, AT_ONCE, "alice")
+
+    if now is not None:
+        assert orjson.dumps(now) == orjson.dumps(await ask(message))  # the order of the members, too
+
+
+@pytest.mark.parametrize("params", [{"a": 1}, [{"a": 1}], {}, [{}]])
+@pytest.mark.parametrize("id", [0, "x"])
+async def test_a_plain_call_in_either_version_is_answered_at_once(id: Json, params: Json) -> None:
+    for message in (v2(id=id, params=params), v1(id=id, params=params)):
+        now = rpc.at_once(message, AT_ONCE, "alice")
+        assert now is not None
+        assert now == await ask(message)
+
+
+@pytest.mark.parametrize("message", [[], [v2(params={})], 1, "echo", None, v2("refuse", params={})])
+async def test_what_is_not_plain_is_left_to_the_other_road(message: Json) -> None:
+    assert rpc.at_once(message, AT_ONCE, "alice") is None

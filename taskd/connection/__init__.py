@@ -16,31 +16,28 @@ This is the error boundary of one connection: whatever a peer does ends at most 
 from __future__ import annotations
 
 import logging
-import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from time import perf_counter
 from typing import Final
 
 import attrs
-import orjson
 import trio
 
 from taskd import rpc, web, wire
-from taskd.connection.context import Context, ForCaller, Limits, callable_methods
+from taskd.connection.context import Calls, Context, ForCaller, Limits
 from taskd.connection.frames import Frames, calling
+from taskd.connection.outgoing import WRITTEN, Outgoing
 from taskd.connection.streams import Opened, Subscriptions, gone
-from taskd.dialects import Method
 from taskd.dialects.xenapi import XenApi
-from taskd.errors import InternalError, TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
+from taskd.errors import TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
 from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import OVER, Service
 
-__all__ = ["Connection", "Limits"]
-
-__all__ = ["Connection", "Limits", "callable_methods"]
+__all__ = ["Calls", "Connection", "Limits"]
 
 logger = logging.getLogger("taskd.connection")
 
@@ -48,8 +45,8 @@ logger = logging.getLogger("taskd.connection")
 # it. A body or a long message takes some more reads.
 CHUNK: Final = 8192
 
-# Bytes per write.
-WRITTEN: Final = 65536
+# Seconds that one connection may take for what it answers from memory, until others have their turn.
+TURN: Final = 0.001
 
 # Seconds between two looks whether a peer that waits for an answer is still there, when its socket is readable
 # for ever: it has closed its sending side, or sent what is not to be read yet.
@@ -64,15 +61,10 @@ LINGER: Final = 1.0
 # Seconds between two pings of a WebSocket; nginx cuts what is silent for sixty.
 PING: Final = 25.0
 
-# The calls of XenAPI that wait for something to happen (xen-api, ocaml/xapi/xapi_event.ml).
-WAITING: Final = re.compile(r"event[._](?:from|next)", re.IGNORECASE)
-
 
 @attrs.define(eq=False)
 class Connection:
     """A peer on ``stream``, whose ``caller`` the kernel has told us; a WebSocket's may be another.
-
-    ``calls`` are the ``methods`` as ``callable_methods`` gives them: made once, for there may be many of us.
 
     ``_frames`` are there when it is a WebSocket of UCloud's, where bearers come with the calls.
     """
@@ -80,25 +72,24 @@ class Connection:
     stream: trio.SocketStream
     caller: Caller
     service: Service
-    methods: Mapping[str, Method]
-    calls: rpc.Methods
+    calls: Calls
     xenapi: XenApi
     paths: web.Paths
     limits: Limits = Limits()
     _framing: wire.Opening = attrs.field(init=False)
+    _out: Outgoing = attrs.field(init=False)
     _positional: ForCaller = attrs.field(init=False)
     _subscriptions: Subscriptions = attrs.field(init=False)
     _frames: Frames | None = None
     _parting: tuple[int, str] = (1001, "")
-    _sending: trio.Lock = attrs.field(factory=trio.Lock)
     _room: trio.Semaphore = attrs.field(init=False)
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
     _stopping: bool = False
-    _held: int = 0  # bytes of the replies that wait for their turn
 
     def __attrs_post_init__(self) -> None:
         self._framing = wire.Opening(self.limits.max_message_bytes, self.limits.max_depth)
+        self._out = Outgoing(self.stream, self._framing, self.limits, self.caller)
         self._positional = ForCaller(self.xenapi, self.service)
         self._subscriptions = Subscriptions(self.limits.subscriptions_per_connection)
         self._room = trio.Semaphore(self.limits.requests_in_flight)
@@ -155,7 +146,7 @@ class Connection:
         """Say to the peer of a WebSocket why it is closed."""
         control = self._framing.closing(*self._parting)
         if control is not None:
-            await self._send(control)
+            await self._out.send(control)
 
     async def _converse(self, answering: trio.Nursery, watching: trio.Nursery) -> None:
         framing, spoken = self._framing, False
@@ -174,6 +165,8 @@ class Connection:
             spoken = spoken or bool(messages)
             waiting = deque(messages)
             while waiting and not self._stopping:
+                if await self._answer_at_once(waiting):
+                    continue
                 message = waiting.popleft()
                 await trio.lowlevel.checkpoint()  # whatever it is, others have their turn
                 if isinstance(message, wire.Request) and message.websocket:
@@ -188,16 +181,33 @@ class Connection:
                 # A peer that only pings does not get on with its message.
                 deadline = trio.current_time() + self.limits.message_deadline_s
 
+    async def _answer_at_once(self, waiting: deque[wire.Message]) -> bool:
+        """Take from ``waiting`` those in front that are answered from memory; their replies go out together, for a
+        turn on the socket costs more than several of them. Whether there was one.
+        """
+        said, until = bytearray(), perf_counter() + TURN
+        while waiting and self._frames is None:
+            reply = rpc.at_once(waiting[0], self.calls.at_once, self.caller)
+            if reply is None:
+                break
+            waiting.popleft()
+            said += self._out.said(reply)
+            if len(said) >= WRITTEN or perf_counter() > until:
+                break
+        if said:
+            await self._out.pass_on(said)
+        return bool(said)
+
     async def _take(self, message: wire.Message, answering: trio.Nursery) -> None:
         match message:
             case wire.Request():
-                await self._send(await web.respond(message, self._site(message), self.paths))
+                await self._out.send(await web.respond(message, self._site(message), self.paths))
             case wire.Response() | wire.Control():
-                await self._send(message)
+                await self._out.send(message)
             case WireError():
                 self.service.metrics.refused(message)
                 if self._frames is None:
-                    await self._send(rpc.refuse(message))
+                    await self._out.send(rpc.refuse(message))
             case _ if self._frames is not None:
                 await self._admit()
                 answering.start_soon(self._later, self._frames.begin(message))
@@ -212,14 +222,14 @@ class Connection:
         site = self._site(request)
         kind, refusal = web.socket(request, site, self.paths)
         if refusal is not None:
-            await self._send(refusal)
+            await self._out.send(refusal)
             return ()
         data, behind = self._framing.upgrade()
         await self.stream.send_all(data)
         watching.start_soon(self._keep_alive)
         if kind == web.FRAMES:
             who = partial(calling, self.service, self.caller, site.caller)
-            self._frames = Frames(self.service, who, self._tell, self._say, self._subscriptions)
+            self._frames = Frames(self.service, who, self._out.tell, self._out.say, self._subscriptions)
             watching.start_soon(self._frames.keep_alive)
             if isinstance(site.caller, Unauthenticated):
                 watching.start_soon(self._expect_a_bearer, self._frames)
@@ -239,7 +249,7 @@ class Connection:
         """Ping, so that no proxy takes a WebSocket for dead on which nothing happens. Never returns."""
         while True:
             await trio.sleep(PING)
-            await self._send(self._framing.ping())
+            await self._out.send(self._framing.ping())
 
     async def _withdraw(self, caller: Caller) -> None:
         """Close the WebSocket when the token that it was opened with does not count any more."""
@@ -247,11 +257,7 @@ class Connection:
         self.stop(1008, OVER)
 
     def _is_long(self, message: JSON) -> bool:
-        return any(map(self._waits, rpc.methods_in(message)))
-
-    def _waits(self, name: str) -> bool:
-        method = self.methods.get(name)
-        return method.long if method is not None else bool(WAITING.fullmatch(name))
+        return any(map(self.calls.waits, rpc.methods_in(message)))
 
     # A JSON framing: an answer whenever there is one.
 
@@ -266,26 +272,16 @@ class Connection:
         with self._until_stopped() if self._is_long(message) else nullcontext():  # what is being sent is not cut
             reply = await self._reply(message, Context(self.caller, opened))
         if reply is not None:
-            await self._say(reply)
+            await self._out.say(reply)
         else:  # a row of notifications must not keep the rest of the daemon waiting
             await trio.lowlevel.checkpoint()
         for each in opened.streams:
-            answering.start_soon(opened.follow, *each, self._tell)
-
-    async def _say(self, reply: JSON) -> None:
-        size = len(orjson.dumps(reply, default=repr)) if self._sending.locked() else 0
-        if self._held and self._held + size > self.limits.max_reply_bytes:
-            raise trio.BrokenResourceError  # it asks and does not read, and its replies would fill our memory
-        self._held += size
-        try:
-            await self._send(reply)
-        finally:
-            self._held -= size
+            answering.start_soon(opened.follow, *each, self._out.tell)
 
     async def _reply(self, message: JSON, context: Context, subtask_of: str = "") -> JSON | None:
         return await rpc.answer(
             message,
-            self.calls,
+            self.calls.awaited,
             context,
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
@@ -294,7 +290,7 @@ class Connection:
         )
 
     def _refused(self, error: TaskdError) -> None:
-        if isinstance(error, UnknownMethod) and error.method not in self.methods:
+        if isinstance(error, UnknownMethod) and error.method not in self.calls.methods:
             self.service.metrics.request("native", UNKNOWN, 0.0)
         self.service.metrics.refused(error)
 
@@ -316,7 +312,7 @@ class Connection:
     async def _call_now(self, caller: Caller, method: str, args: Sequence[JSON], subtask_of: str) -> JSON:
         part = rpc.Part(self._positional, subtask_of)
         call = partial(rpc.call_positional, part, Context(caller), method, args)
-        return await (self._while_there(caller, call) if self._waits(method) else call())
+        return await (self._while_there(caller, call) if self.calls.waits(method) else call())
 
     async def _while_there(self, caller: Caller, call: Callable[[], Awaitable[JSON]]) -> JSON:
         """What ``call`` gives or refuses, as long as somebody waits for it who may.
@@ -341,33 +337,6 @@ class Connection:
         if isinstance(outcome, XenApiError):
             raise outcome
         return outcome
-
-    async def _send(self, reply: JSON) -> None:
-        await self._tell([reply], lambda: True)
-
-    async def _tell(self, replies: Sequence[JSON], wanted: Callable[[], bool]) -> None:
-        """Send them in their turn, if they are ``wanted`` then."""
-        # Turned into bytes when its turn has come: a peer that reads nothing has one reply in memory, not all.
-        async with self._sending:
-            if not wanted():
-                return
-            await self._out(memoryview(b"".join(map(self._said, replies))))
-
-    async def _out(self, data: memoryview) -> None:
-        """Raises BrokenResourceError where the peer does not read: what waits for it fills our memory."""
-        for at in range(0, len(data), WRITTEN):
-            with trio.move_on_after(self.limits.reader_deadline_s) as reading:
-                await self.stream.send_all(data[at : at + WRITTEN])
-            if reading.cancelled_caught:
-                logger.warning("%r does not read its replies; its connection is closed", self.caller)
-                raise trio.BrokenResourceError
-
-    def _said(self, reply: JSON) -> bytes:
-        try:
-            return self._framing.reply(reply)
-        except TypeError:  # an operation's result is no JSON after all
-            logger.exception("a reply to %r cannot be said in JSON", self.caller)
-            return self._framing.reply(rpc.refuse(InternalError()))
 
     async def _admit(self) -> None:
         """Wait for room for one more long call; nothing is read meanwhile, so nobody else would see the peer go.

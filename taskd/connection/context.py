@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
+from typing import Final
 
 import attrs
 
@@ -13,6 +15,9 @@ from taskd.dialects.xenapi import XenApi
 from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import Service
+
+# The calls of XenAPI that wait for something to happen (xen-api, ocaml/xapi/xapi_event.ml).
+WAITING: Final = re.compile(r"event[._](?:from|next)", re.IGNORECASE)
 
 
 @attrs.frozen
@@ -60,10 +65,31 @@ class ForCaller:
             self.service.metrics.request("xenapi", name, perf_counter() - began)
 
 
-def callable_methods(methods: Mapping[str, Method], service: Service) -> rpc.Methods:
-    """The methods as the envelope calls them."""
+@attrs.frozen(eq=False)
+class Calls:
+    """The ``methods`` as a connection makes them, bound once for all connections: ``awaited`` for ``rpc.answer``,
+    ``at_once`` for ``rpc.at_once``, which gives the caller as context.
+    """
 
-    def bound(method: Method) -> Callable[..., Awaitable[JSON]]:
+    methods: Mapping[str, Method]
+    service: Service
+    awaited: rpc.Methods = attrs.field(init=False)
+    at_once: Mapping[str, rpc.AtOnce] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        by_name = self.methods.items()
+        object.__setattr__(self, "awaited", {name: self._awaited(method) for name, method in by_name})
+        quick = {name: self._at_once(method) for name, method in by_name if method.at_once is not None}
+        object.__setattr__(self, "at_once", quick)
+
+    def waits(self, name: str) -> bool:
+        """A call of that name may wait for something to happen."""
+        method = self.methods.get(name)
+        return method.long if method is not None else bool(WAITING.fullmatch(name))
+
+    def _awaited(self, method: Method) -> Callable[..., Awaitable[JSON]]:
+        service = self.service
+
         async def call(context: Context, /, **params: JSON) -> JSON:
             began = perf_counter()
             try:
@@ -73,4 +99,14 @@ def callable_methods(methods: Mapping[str, Method], service: Service) -> rpc.Met
 
         return call
 
-    return {name: bound(method) for name, method in methods.items()}
+    def _at_once(self, method: Method) -> rpc.AtOnce:
+        service = self.service
+
+        def call(caller: Caller, params: Mapping[str, JSON]) -> JSON | None:
+            began = perf_counter()
+            result = method.now(service, caller, params)
+            if result is not None:
+                service.metrics.request(method.dialect, method.name, perf_counter() - began)
+            return result
+
+        return call

@@ -61,7 +61,7 @@ class Following:
             self._sending = False
         if self.over:
             self._scope.cancel()
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()  # what fits into the socket waits for nothing, and others have their turn
 
 
 @attrs.define(eq=False)

@@ -18,8 +18,9 @@ import trio
 
 from taskd import codec
 from taskd.errors import NeedsStream, TaskdError
-from taskd.model import JSON, Caller
+from taskd.model import JSON, Caller, Task
 from taskd.service import Service
+from taskd.service.gate import at_hand
 
 
 @attrs.frozen(eq=False)
@@ -63,7 +64,8 @@ class Channel(Protocol):
 class Method:
     """One row of the table; ``params`` names and types what the wire may say, strictly.
 
-    ``dialect`` is filled in by ``table``.
+    ``dialect`` is filled in by ``table``. ``at_once`` gives what ``call`` would, from memory and without waiting,
+    or None where only ``call`` can tell.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Method:
     long: bool = False
     channel: bool = False
     dialect: str = ""
+    at_once: Callable[[Service, Caller, Any], JSON | None] | None = None
 
     async def __call__(
         self, service: Service, caller: Caller, params: JSON, channel: Channel | None = None
@@ -91,6 +94,33 @@ class Method:
         if channel is None:
             raise NeedsStream(self.name)
         return await self.call(service, caller, structured, channel)
+
+    def now(self, service: Service, caller: Caller, params: JSON) -> JSON | None:
+        """What the call would give back, without waiting; None where it must be made. It refuses nothing: a
+        refusal is the call's to say.
+        """
+        assert self.at_once is not None
+        try:
+            service.allow(caller, self.name)
+            return self.at_once(service, caller, codec.structure(params, self.params))
+        except TaskdError:
+            return None
+
+
+def look(name: str, params: type[Any], shape: Callable[[Task], JSON], summary: str) -> Method:
+    """A method that shows the task ``params.id`` as ``shape`` has it; at once where it is alive in this process.
+
+    What ``shape`` raises on purpose is the method's refusal.
+    """
+
+    async def call(service: Service, caller: Caller, params: Any) -> JSON:
+        return shape(await service.get(caller, params.id))
+
+    def at_once(service: Service, caller: Caller, params: Any) -> JSON | None:
+        task = at_hand(service, caller, params.id)
+        return None if task is None else shape(task)
+
+    return Method(name, params, call, summary, at_once=at_once)
 
 
 def table() -> dict[str, Method]:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import attrs
 
 from taskd import __version__, codec
-from taskd.dialects import Method, table
+from taskd.dialects import Method, look, table
 from taskd.dialects.smapi import DBG
 from taskd.errors import BadParams
 from taskd.model import JSON, Caller, Failure, Speed, Task
@@ -81,10 +81,6 @@ async def _start(service: Service, caller: Caller, params: StartParams) -> JSON:
 @attrs.frozen
 class IdOnly:
     id: str = attrs.field(metadata={"doc": "the task's id"})
-
-
-async def _get(service: Service, caller: Caller, params: IdOnly) -> JSON:
-    return record(await service.get(caller, params.id))
 
 
 async def _recover(service: Service, caller: Caller, params: IdOnly) -> JSON:
@@ -257,7 +253,7 @@ def openrpc() -> JSON:
 
 METHODS: Final = (
     Method("Task.start", StartParams, _start, "Start an operation as a task"),
-    Method("Task.get", IdOnly, _get, "The record of a task"),
+    look("Task.get", IdOnly, record, "The record of a task"),
     Method("Task.list", ListParams, _list, "A page of records"),
     Method("Task.wait", WaitParams, _wait, "The record, when the task ended or changed", long=True),
     Method("Task.update", UpdateParams, _update, "Report on an external task"),

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import attrs
 
 from taskd import __version__
-from taskd.dialects import Method
+from taskd.dialects import Method, look
 from taskd.errors import BadParams, DoesNotExist, UnknownMethod
 from taskd.model import JSON, Caller, Task
 from taskd.operations.copy import Blocklist
@@ -63,8 +63,7 @@ def _duration(task: Task) -> float:
     return max(0.0, round((task.finished_at or 0.0) - (task.started_at or task.created_at), 3))
 
 
-async def _stat(service: Service, caller: Caller, params: IdParams) -> JSON:
-    task = await service.get(caller, params.id)
+def _status(task: Task) -> JSON:
     return {
         "state": _state(task),
         "ctime": float(task.created_at),
@@ -176,15 +175,19 @@ async def _mirror(service: Service, caller: Caller, params: MirrorParams) -> JSO
     raise UnknownMethod("Data.mirror")
 
 
-async def _found(service: Service, caller: Caller, params: OperationParams) -> Task:
-    task = await service.get(caller, params.id)
+def _copy_of(task: Task) -> Task:
+    """It, if it is a copy; else the key is of no operation."""
     if task.operation != "copy":
-        raise DoesNotExist("task", params.id)
+        raise DoesNotExist("task", task.id)
     return task
 
 
-async def _data_stat(service: Service, caller: Caller, params: OperationParams) -> JSON:
-    task = await _found(service, caller, params)
+async def _found(service: Service, caller: Caller, params: OperationParams) -> Task:
+    return _copy_of(await service.get(caller, params.id))
+
+
+def _data_status(task: Task) -> JSON:
+    task = _copy_of(task)
     return {
         "failed": task.state in (State.FAILED, State.CANCELLED),
         "complete": task.state is State.COMPLETED,
@@ -250,13 +253,13 @@ async def _diagnostics(service: Service, caller: Caller, params: DbgParams) -> J
 
 
 METHODS: Final = (
-    Method("Task.stat", IdParams, _stat, "The status of a task"),
+    look("Task.stat", IdParams, _status, "The status of a task"),
     Method("Task.cancel", CancelParams, _cancel, "Cancel a task: it completed, or was never made"),
     Method("Task.destroy", DestroyParams, _destroy, "Remove all traces of an ended task"),
     Method("Task.ls", DbgParams, _ls, "The ids of all tasks"),
     Method("Data.copy", CopyParams, _copy, "Copy (blocks of) a local disk to a local remote"),
     Method("Data.mirror", MirrorParams, _mirror, "Not implemented"),
-    Method("Data.stat", OperationParams, _data_stat, "The status of a copy"),
+    look("Data.stat", OperationParams, _data_status, "The status of a copy"),
     Method("Data.cancel", OperationParams, _data_cancel, "Cancel a copy"),
     Method("Data.destroy", OperationParams, _data_destroy, "Forget an ended copy"),
     Method("Data.ls", DbgParams, _data_ls, "All copies"),

@@ -38,3 +38,9 @@ def gated(
         return asked
 
     return decorate
+
+
+def at_hand(service: Service, caller: Caller, id: str) -> Task | None:
+    """What ``get`` gives, where it need not wait for the store and refuses nothing; else None."""
+    live = service.registry.get(id)
+    return live.task if live is not None and access.may(caller, "get", live.task) else None

@@ -15,7 +15,7 @@ from taskd.model import JSON
 from taskd.operations import Operation, command, copy, external
 from taskd.service import Service
 from taskd.states import State
-from tests.bench import ROOT
+from tests.bench import ROOT, user
 from tests.dialects.client import Client, Gates, served
 
 
@@ -49,8 +49,14 @@ METHODS = dialects.table()
 
 
 async def ask(service: Service, method: str, **params: JSON) -> Mapping[str, JSON]:
-    result = await METHODS[method](service, ROOT, params)
+    """What it answers, at once and else; strangers are told nothing at once."""
+    called = METHODS[method]
+    result = await called(service, ROOT, params)
     assert isinstance(result, Mapping)
+    if called.at_once is not None:
+        alive = service.registry.get(str(params.get("id") or params["operation"][1])) is not None  # type: ignore[index]  # a key
+        assert called.now(service, ROOT, params) == (result if alive else None)
+        assert called.now(service, user("mallory"), params) is None
     return result
 
 
