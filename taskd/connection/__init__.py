@@ -84,6 +84,7 @@ class Connection:
     _parting: tuple[int, str] = (1001, "")
     _room: trio.Semaphore = attrs.field(init=False)
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
     _stopping: bool = False
 
@@ -128,7 +129,7 @@ class Connection:
         # What is being sent may be finished, by a peer that reads; nobody is waited for.
         self._life.deadline = min(self._life.deadline, trio.current_time() + PARTING)
         self._subscriptions.end()
-        for scope in self._interruptible:
+        for scope in (self._reading, *self._interruptible):
             scope.cancel()
 
     @contextmanager
@@ -152,9 +153,9 @@ class Connection:
         framing, spoken = self._framing, False
         deadline = trio.current_time() + self.limits.message_deadline_s
         while not self._stopping and not framing.broken:
-            with self._until_stopped(deadline) as reading:
+            with trio.CancelScope(deadline=deadline) as self._reading:
                 data = await self.stream.receive_some(CHUNK)
-            if reading.cancelled_caught:
+            if self._reading.cancelled_caught:
                 if not self._stopping:
                     seconds = self.limits.message_deadline_s
                     late = framing.timed_out(f"no complete message within {seconds} seconds")
