@@ -26,8 +26,6 @@ from __future__ import annotations
 from enum import StrEnum, unique
 from typing import Final
 
-from taskd.errors import IllegalMove
-
 
 @unique
 class State(StrEnum):
@@ -94,5 +92,8 @@ def after(state: State, *events: Event) -> State:
         try:
             state = MOVES[state][event]
         except KeyError:
+            # Late: who only wants the names of the states, a command that lists, does not pay for the errors.
+            from taskd.errors import IllegalMove
+
             raise IllegalMove(state.value, event.value) from None
     return state

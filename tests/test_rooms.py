@@ -18,7 +18,7 @@ PACKAGE = Path(taskd.__file__).parent
 EVERYTHING = {
     "errors", "states", "model", "codec", "store", "registry", "runner", "operations", "access", "service",
     "dialects", "rpc", "web", "wire", "connection", "places", "config", "systemd", "listener", "reload", "peer",
-    "clock", "logs", "metrics", "server", "client", "cli", "smapi",
+    "clock", "logs", "metrics", "server", "client", "asking", "cli", "smapi",
 }  # fmt: skip
 
 # `taskd.__version__` may be imported by everybody; the tests are not part of the house.
@@ -58,11 +58,14 @@ ROOMS: dict[str, set[str]] = {
     "peer": set(),
     # It says that the machine's clock was set; times themselves are the model's.
     "clock": set(),
-    "server": EVERYTHING - {"server", "client", "cli", "smapi"},
+    "server": EVERYTHING - {"server", "client", "asking", "cli", "smapi"},
     "client": {"wire", "model", "states", "codec", "errors"},
-    "cli": {"client", "model", "states", "errors", "places", "config"},
-    # The script that a toolstack starts for every call: all but `places` is imported where a call has failed.
-    "smapi": {"client", "model", "errors", "places"},
+    # The least that asks a daemon, for programs that start for every call; a refusal is read as a client does.
+    "asking": {"client", "model"},
+    "cli": {"client", "asking", "model", "states", "errors", "places", "config"},
+    # The script that a toolstack starts for every call: of these, all but `places` and `asking` is imported
+    # where a call has failed.
+    "smapi": {"client", "asking", "model", "errors", "places"},
     "__init__": set(),
     "__main__": {"server"},
 }  # fmt: skip

@@ -1,8 +1,8 @@
 """``taskctl``: the command line over ``taskd.client``; one file a command.
 
 A command gives back its exit code (``exits``); what goes wrong on purpose (``TaskdError``) becomes one
-sentence here, and only here. What a command does not need it does not import: ``--version`` and ``ls`` start
-without trio and rich.
+sentence here, and only here. What a command does not need it does not import, and what it needs it imports
+when it runs: ``ls``, and the Tab key (``shells``), do without attrs and the client, most without trio and rich.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import click
 from taskd import __version__
 from taskd.cli import exits, options, say
 from taskd.cli.exits import Exit
-from taskd.cli.sentences import sentence
-from taskd.errors import TaskdError
 from taskd.places import default_socket
 
 COMMANDS: Final = (
     *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),
-    *("install-units", "doctor"),
+    *("call", "completion", "install-units", "doctor"),
 )
+
+# What the shells' scripts set when the Tab key was pressed.
+COMPLETE: Final = "_TASKCTL_COMPLETE"
 
 
 class Commands(click.Group):
@@ -45,7 +46,12 @@ class Commands(click.Group):
         """The exit code of the command."""
         try:
             return super().invoke(ctx)
-        except TaskdError as error:
+        except Exception as error:
+            from taskd.cli.sentences import sentence
+            from taskd.errors import TaskdError
+
+            if not isinstance(error, TaskdError):
+                raise
             say.err(sentence(error))
             return exits.of_error(error)
 
@@ -59,6 +65,7 @@ class Commands(click.Group):
     "--socket",
     type=options.named,
     metavar="PATH",
+    shell_complete=options.completed("files"),
     help="Socket of the daemon; else TASKD_SOCKET, else the default one.",
 )
 @click.version_option(__version__, "--version", message="taskctl %(version)s")
@@ -75,6 +82,10 @@ def taskctl(ctx: click.Context, socket: str | None) -> None:
 def main() -> None:
     """The entry point; ends the process."""
     say.prepare()
+    if COMPLETE in os.environ:
+        from taskd.cli import shells
+
+        sys.exit(shells.complete(taskctl))
     sys.exit(run())
 
 

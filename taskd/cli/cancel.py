@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import click
 
-from taskd import client
 from taskd.cli import exits, options, say, words
-from taskd.cli.each import each
 from taskd.cli.exits import Exit
+from taskd.cli.filters import Filters, filtered
+from taskd.cli.meant import meant
+from taskd.states import CANCELLABLE, State
 
 
-@click.command("cancel")
-@options.ids
+@click.command("cancel", short_help="Cancel tasks.")
+@options.some_ids
+@filtered
+@options.yes
 @click.option("--wait", is_flag=True, help="Wait until they have ended; cancelled is then exit code 0.")
 @options.as_json
 @click.pass_obj
-def command(socket: str, ids: Sequence[str], wait: bool, as_json: bool) -> Exit:
-    """Cancel tasks. Refused where it is too late: the task is past its commit, or has ended."""
+def command(
+    socket: str, /, *, ids: Sequence[str], yes: bool, wait: bool, as_json: bool, **filters: Unpack[Filters]
+) -> Exit:
+    """Cancel tasks, named by their ids or all that filters let through.
+
+    Refused where it is too late: the task is past its commit, or has ended.
+    """
+    from taskd import client
+    from taskd.cli.each import each
+
+    among = [state.value for state in State if state in CANCELLABLE]
+    ids = meant(socket, "cancel", ids, filters, among, yes=yes)
     granted, code = each(socket, ids, lambda daemon, task: daemon.cancel(task, must=True))
     if wait and granted:
         from taskd.cli.watch import watch

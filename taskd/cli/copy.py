@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import click
 
-from taskd.cli import begin, options
+from taskd.cli import options
 from taskd.cli.exits import Exit
-from taskd.client import verbs
 
 
-@click.command("copy")
-@click.argument("source", type=options.named)
-@click.argument("target", type=options.named)
+@click.command("copy", short_help="Copy a disk image or a block device.")
+@click.argument("source", type=options.named, shell_complete=options.completed("files"))
+@click.argument("target", type=options.named, shell_complete=options.completed("files"))
 @click.option("--overwrite", is_flag=True, help="Replace a target that exists; until the end it stays as it is.")
 @click.option("--verify", is_flag=True, help="Read the copy back and compare.")
 @click.option("--rate-limit", type=options.size, metavar="BYTES", help="Bytes per second; suffixes K, M, G.")
@@ -37,6 +36,9 @@ def command(
 
     Ctrl-C cancels: then TARGET is exactly as it was before.
     """
+    from taskd.cli.begin import begin
+    from taskd.client import verbs
+
     call = verbs.copy(
         options.absolute(source),
         options.absolute(target),
@@ -46,4 +48,4 @@ def command(
         label=label,
         request_id=request_id,
     )
-    return begin.begin(socket, call, no_wait=no_wait, as_json=as_json)
+    return begin(socket, call, no_wait=no_wait, as_json=as_json)

@@ -33,7 +33,7 @@ NAMED: Final = 3
 COLOURS: Final = {"ok": State.COMPLETED, "warning": State.UNDOING, "problem": State.FAILED}
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Look for what is wrong, and say what to do about it.")
 @click.option("--prefix", type=options.named, metavar="DIR", help="Look for the units below DIR.")
 @options.as_json
 @click.pass_obj

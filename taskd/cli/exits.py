@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum, unique
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from taskd.client import Record
-from taskd.errors import BadParams, NoDaemon, TaskdError
 from taskd.states import State
+
+if TYPE_CHECKING:
+    from taskd.client import Record
+    from taskd.errors import TaskdError
 
 
 @unique
@@ -36,14 +38,14 @@ class Exit(IntEnum):
 MEANING: Final[dict[Exit, str]] = {
     Exit.DONE: "done: what was asked happened; of a task that was waited for: it completed",
     Exit.FAILED: "the task failed, or left residue that is still there",
-    Exit.USAGE: "the command line is wrong; nothing was asked of the daemon",
+    Exit.USAGE: "the command line is wrong; nothing was started or changed",
     Exit.CANCELLED: "the task was cancelled",
     Exit.REFUSED: "the daemon refused the call",
     Exit.NO_DAEMON: "no daemon answers",
     Exit.UNWRITABLE: "the output could not be written; what was asked of the daemon goes on",
     Exit.NOT_INSTALLED: "install-units: a file could not be written or removed, or systemd refused",
     Exit.UNHEALTHY: "doctor: it found a problem",
-    Exit.LEFT: "left by Ctrl-C; what was asked of the daemon goes on",
+    Exit.LEFT: "left by Ctrl-C, or by a no; what was asked of the daemon goes on",
     Exit.READER_GONE: "whoever read the output has gone; what was asked of the daemon goes on",
     Exit.TERMINATED: "ended by SIGTERM; what was asked of the daemon goes on",
 }
@@ -65,6 +67,8 @@ def of(record: Record) -> Exit:
 
 def of_error(error: TaskdError) -> Exit:
     """What an error is to a script."""
+    from taskd.errors import BadParams, NoDaemon
+
     match error:
         case NoDaemon():
             return Exit.NO_DAEMON

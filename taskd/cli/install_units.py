@@ -20,7 +20,7 @@ OURS: Final = ("taskd.service", "taskd.socket")
 Done: TypeAlias = Mapping[str, Sequence[str]]
 
 
-@click.command("install-units")
+@click.command("install-units", short_help="Make taskd a systemd unit.")
 @click.option(
     "--root",
     "roots",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
-from typing import Final
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
-from taskd import client
 from taskd.cli import options, say, words
-from taskd.client import Daemon, Record
-from taskd.states import State
+from taskd.cli.asked import asking
+from taskd.cli.filters import ENDED, UNFINISHED, Filters, filtered, listed
 
-UNFINISHED: Final = tuple(state.value for state in State if not state.ended)
-ENDED: Final = tuple(state.value for state in State if state.ended)
+if TYPE_CHECKING:
+    from taskd.client import Record
 
 # How many of those that ended are listed without --all.
 NEWEST: Final = 20
@@ -22,98 +21,155 @@ NEWEST: Final = 20
 # The shortest start of an id that is shown.
 SHORT: Final = 8
 
-# The shortest a label becomes before other columns make room for it.
+# The shortest that the last column becomes before other columns make room for it.
 NARROW: Final = 16
 
 # How many columns stay whatever the width.
 KEPT: Final = 3
 
-HEAD: Final = ("ID", "STATE", "DONE", "OPERATION", "OWNER", "CREATED", "LABEL")
+
+def _took(record: Record) -> str:
+    if record.started_at is None:
+        return "-"
+    return words.duration((record.finished_at or time.time()) - record.started_at)
 
 
-@click.command("ls")
-@click.option(
-    "--state",
-    "states",
-    multiple=True,
-    type=click.Choice([*UNFINISHED, *ENDED]),
-    help="Only in this state; may be repeated.",
-)
-@click.option(
-    "--operation", "operations", multiple=True, metavar="NAME", help="Only of this operation; may be repeated."
-)
-@click.option("--owner", metavar="USER", help="Only of this owner.")
+def _left(record: Record) -> str:
+    return "-" if record.ended or record.progress.eta_s is None else words.duration(record.progress.eta_s)
+
+
+def _error(record: Record) -> str:
+    if record.error is None:
+        return "-"
+    return words.printable(f"{record.error.code}: {record.error.message}")
+
+
+# What a column says of a task; its head is its name.
+COLUMNS: Final[Mapping[str, Callable[[Record], str]]] = {
+    "id": lambda record: words.printable(record.id),
+    "state": words.state,
+    "done": lambda record: words.percent(record.progress.fraction),
+    "operation": lambda record: words.printable(record.operation),
+    "owner": lambda record: words.printable(record.owner),
+    "created": lambda record: words.moment(record.created_at, seconds=False),
+    "label": words.name,
+    "started": lambda record: words.moment(record.started_at, seconds=False),
+    "ended": lambda record: words.moment(record.finished_at, seconds=False),
+    "took": _took,
+    "progress": lambda record: words.progress(record.progress) or "-",
+    "rate": lambda record: "-" if record.ended else words.rate(record.progress) or "-",
+    "left": _left,
+    "status": lambda record: words.printable(record.status or "-"),
+    "waits": lambda record: words.printable(record.waits_for or "-"),
+    "error": _error,
+    "attempt": lambda record: str(record.attempt),
+    "revision": lambda record: str(record.revision),
+    "processor": lambda record: words.printable(record.processor),
+    "host": lambda record: words.printable(record.resident_on),
+}
+
+LIKED: Final = ("id", "state", "done", "operation", "owner", "created", "label")
+
+
+def _chosen(ctx: click.Context, param: click.Parameter, given: str | None) -> Sequence[str] | None:
+    if given is None:
+        return None
+    names = [name.strip().lower() for name in given.split(",")]
+    for name in names:
+        if name not in COLUMNS:
+            raise click.BadParameter(f"there is no column {name!r}; there are: {', '.join(COLUMNS)}")
+    return names
+
+
+@click.command("ls", short_help="List tasks, newest first.")
+@filtered
 @click.option("--all", "everything", is_flag=True, help=f"All that ended, not just the newest {NEWEST}.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The first N, whatever their state.")
+@click.option("--cursor", metavar="CURSOR", help="With --limit: go on there; the page before said where.")
+@click.option(
+    "--order", type=click.Choice(["newest", "oldest"]), default="newest", help="Which come first; else the newest."
+)
+@click.option(
+    "--columns",
+    metavar="NAME,...",
+    callback=_chosen,
+    shell_complete=options.completed("columns"),
+    help=f"Of {', '.join(COLUMNS)}.",
+)
 @options.as_json
 @click.pass_obj
 def command(
     socket: str,
+    /,
     *,
-    states: Sequence[str],
-    operations: Sequence[str],
-    owner: str | None,
     everything: bool,
+    limit: int | None,
+    cursor: str | None,
+    order: str,
+    columns: Sequence[str] | None,
     as_json: bool,
+    **filters: Unpack[Filters],
 ) -> None:
     """List tasks, newest first: all unfinished ones, and the newest that ended."""
-    with client.connect(socket) as daemon:
-        filters = {"operations": operations or None, "owner": owner}
-        unfinished = _listed(daemon, UNFINISHED, states, filters, None)
-        ended = _listed(daemon, ENDED, states, filters, None if everything else NEWEST + 1)
-    more = not everything and len(ended) > NEWEST
-    records = sorted(unfinished + (ended[:NEWEST] if more else ended), key=lambda each: -each.seq)
+    if limit is not None and everything:
+        raise click.UsageError("--all and --limit exclude each other")
+    if cursor is not None and limit is None:
+        raise click.UsageError("--cursor goes with --limit")
+    with asking(socket) as daemon:
+        if limit is not None:
+            records, more = listed(daemon.ask, filters, order=order, limit=limit, cursor=cursor)
+        else:
+            unfinished, _ = listed(daemon.ask, filters, UNFINISHED)
+            ended, more = listed(daemon.ask, filters, ENDED, limit=None if everything else NEWEST)
+            records = sorted(unfinished + ended, key=lambda each: each.seq, reverse=order == "newest")
     if as_json:
         say.out(words.document([record.raw for record in records]))
-        return
-    if records:
-        _print(records)
-    if more:
+    elif records:
+        say.out("\n".join(table(records, columns)))
+    if more is not None and limit is not None:
+        say.err(f"there are more; --cursor {more} goes on there")
+    elif more is not None and not as_json:
         say.err(f"only the newest {NEWEST} that ended are listed; --all lists every one")
 
 
-def _listed(
-    daemon: Daemon, group: Sequence[str], states: Sequence[str], filters: Mapping[str, object], limit: int | None
-) -> list[Record]:
-    wanted = [state for state in group if not states or state in states]
-    if not wanted:
-        return []
-    size = 1000 if limit is None else limit
-    return list(islice(daemon.list(states=wanted, page_size=size, **filters), limit))
+def table(records: Sequence[Record], columns: Sequence[str] | None = None) -> list[str]:
+    """Records, at least one, as lines; ``columns`` that somebody chose all stay, whatever the width."""
+    names = LIKED if columns is None else columns
+    rows = [[COLUMNS[name](record) for name in names] for record in records]
+    if "id" in names:
+        at = names.index("id")
+        if len({row[at][:SHORT] for row in rows}) == len(rows):
+            for row in rows:
+                row[at] = row[at][:SHORT]
+    rows = fitted(
+        [[name.upper() for name in names], *rows], say.width(), KEPT if columns is None else len(names) - 1
+    )
+    head, *lines = words.padded(rows)
+    if "state" in names:
+        at = names.index("state")
+        for record, cells in zip(records, lines, strict=True):
+            cells[at] = say.coloured(record.state, cells[at].rstrip()) + " " * (
+                len(cells[at]) - len(cells[at].rstrip())
+            )
+    return ["  ".join(cells).rstrip() for cells in (head, *lines)]
 
 
-def _print(records: Sequence[Record]) -> None:
-    short = len({record.id[:SHORT] for record in records}) == len(records)
-    rows = [
-        (
-            record.id[:SHORT] if short else record.id,
-            words.state(record),
-            words.percent(record.progress.fraction),
-            words.printable(record.operation),
-            words.printable(record.owner),
-            words.moment(record.created_at, seconds=False),
-            words.name(record),
-        )
-        for record in records
-    ]
-    head, *lines = words.columns(fitted([HEAD, *rows], say.width()))
-    say.out(head)
-    for record, line in zip(records, lines, strict=True):
-        state = words.state(record)
-        say.out(line.replace(state, say.coloured(record.state, state), 1))
-
-
-def fitted(rows: Sequence[Sequence[str]], width: int | None) -> Sequence[Sequence[str]]:
+def fitted(rows: Sequence[Sequence[str]], width: int | None, kept: int = KEPT) -> list[list[str]]:
     """The rows in so many characters, None for as many as there are.
 
-    The label, the last one, gives way first, in its middle: there a copy's target is still seen. Then columns
-    vanish, the last before the label first; then the label. Id, state and how far it is stay.
+    The last column, the label, gives way first, in its middle: there a copy's target is still seen. Then columns
+    vanish, the last before it first, and at last it does; ``kept`` of the others stay. Where all of them must, it
+    stays as well, and lines are longer than the width.
     """
     if width is None:
-        return rows
+        return [[*row] for row in rows]
     *rest, labels = ([*column] for column in zip(*rows, strict=True))
-    longest = max(map(len, labels))
+    longest, all_stay = max(map(len, labels)), len(rest) <= kept
     while (room := width - sum(max(map(len, column)) + 2 for column in rest)) < min(longest, NARROW):
-        if len(rest) == KEPT:
-            return [*zip(*rest, strict=True)]
+        if all_stay:
+            room = min(longest, NARROW)
+            break
+        if len(rest) == kept:
+            return [[*row] for row in zip(*rest, strict=True)]
         rest.pop()
-    return [*zip(*rest, [words.middle(label, room) for label in labels], strict=True)]
+    return [[*row] for row in zip(*rest, [words.middle(label, room) for label in labels], strict=True)]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 LENGTHS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 SUFFIXES: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -79,6 +83,17 @@ def absolute(path: str) -> str:
         raise click.UsageError(f"where {path} is, cannot be told from here: {error.strerror}") from None
 
 
+def completed(what: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What the Tab key offers there: one of ``tab.OFFERS``, which is imported only for that."""
+
+    def offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from taskd.cli import tab
+
+        return list(tab.OFFERS[what](ctx, incomplete))
+
+    return offered
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 no_wait = click.option("--no-wait", is_flag=True, help="Print the task's id and leave it running.")
 label = click.option("--label", metavar="TEXT", help="What people read instead of the id.")
@@ -88,5 +103,7 @@ request_id = click.option(
     metavar="ID",
     help="Asked again with the same ID, the same task is waited for.",
 )
-id = click.argument("id", type=named)
-ids = click.argument("ids", nargs=-1, required=True, type=named, metavar="ID...")
+id = click.argument("id", type=named, shell_complete=completed("ids"))
+ids = click.argument("ids", nargs=-1, required=True, type=named, metavar="ID...", shell_complete=completed("ids"))
+some_ids = click.argument("ids", nargs=-1, type=named, metavar="[ID]...", shell_complete=completed("ids"))
+yes = click.option("--yes", is_flag=True, help="Do not ask whether all that the filters let through are meant.")

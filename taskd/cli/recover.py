@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Unpack
+
 import click
 
-from taskd import client
-from taskd.cli import options, say, words
+from taskd.cli import exits, options, say, words
 from taskd.cli.exits import Exit
-from taskd.cli.pick import pick
+from taskd.cli.filters import Filters, filtered
+from taskd.cli.meant import meant
 from taskd.states import State
 
+if TYPE_CHECKING:
+    from taskd.client import Daemon, Record
 
-@click.command("recover")
-@options.id
+# In which a task may owe something.
+OWING: Final = (State.COMMITTED.value, State.FAILED.value)
+
+
+@click.command("recover", short_help="Try again to undo, or to finish, what tasks still owe.")
+@options.some_ids
+@filtered
+@options.yes
 @options.as_json
 @click.pass_obj
-def command(socket: str, id: str, as_json: bool) -> Exit:
-    """Try again, at once, to undo what a failed task left behind, or to finish a task after its commit."""
-    with client.connect(socket) as daemon:
-        record = daemon.recover(pick(daemon, id))
+def command(socket: str, /, *, ids: Sequence[str], yes: bool, as_json: bool, **filters: Unpack[Filters]) -> Exit:
+    """Try again, at once, to undo what failed tasks left behind, or to finish tasks after their commit.
+
+    They are named by their ids, or are all that owe something and that filters let through.
+    """
+    from taskd.cli.each import each
+
+    ids = meant(socket, "recover", ids, filters, OWING, yes=yes, fits=lambda record: bool(record.residue))
+    records: list[Record] = []
+
+    def recover(daemon: Daemon, id: str) -> None:
+        records.append(daemon.recover(id))
+        if not as_json:
+            _tell(records[-1])
+
+    _, code = each(socket, ids, recover)
     if as_json:
-        say.out(words.document(record.raw))
-    elif record.residue:
+        say.out(words.document([record.raw for record in records]))
+    return exits.worst([code, *(Exit.FAILED for record in records if record.residue)])
+
+
+def _tell(record: Record) -> None:
+    if record.residue:
         failed = "the undo failed again" if record.ended else "it is not finished yet"
         for line in (f"{words.name(record)}: {failed}", *words.residue(record)):
             say.err(line)
@@ -31,4 +58,3 @@ def command(socket: str, id: str, as_json: bool) -> Exit:
         say.out(f"{record.id} is {words.state(record)}")
     else:
         say.out(f"{record.id} left nothing behind any more")
-    return Exit.FAILED if record.residue else Exit.DONE

@@ -5,17 +5,25 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from taskd.cli import begin, options
+from taskd.cli import options
 from taskd.cli.exits import Exit
-from taskd.client import verbs
-from taskd.model import JSON
+
+if TYPE_CHECKING:
+    from taskd.model import JSON
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True})
-@click.option("--cwd", type=options.named, metavar="DIR", help="Its working folder; / unless told.")
+@click.command("run", short_help="Run a program as a task.", context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--cwd",
+    type=options.named,
+    metavar="DIR",
+    shell_complete=options.completed("files"),
+    help="Its working folder; / unless told.",
+)
 @click.option(
     "--env",
     "env",
@@ -38,7 +46,7 @@ from taskd.model import JSON
 @options.request_id
 @options.no_wait
 @options.as_json
-@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, shell_complete=options.completed("files"))
 @click.pass_obj
 def command(
     socket: str,
@@ -61,6 +69,9 @@ def command(
     they can be read here, older ones are missing and stderr says how many; the exit code is the task's all the
     same.
     """
+    from taskd.cli.begin import begin
+    from taskd.client import verbs
+
     params: dict[str, JSON] = {"argv": _program(argv), "env": _environment(env)}
     if cwd is not None:
         params["cwd"] = options.absolute(cwd)
@@ -69,7 +80,7 @@ def command(
     if grace is not None:
         params["grace_s"] = grace
     call = verbs.start("command", params, label=label, request_id=request_id)
-    return begin.begin(socket, call, no_wait=no_wait, as_json=as_json, lines=True)
+    return begin(socket, call, no_wait=no_wait, as_json=as_json, lines=True)
 
 
 def _program(argv: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ takes nothing, nothing is said there. Colours only on a terminal, and never wher
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from typing import Final, TextIO
 
@@ -93,7 +92,11 @@ def terminal() -> bool:
 
 def width() -> int | None:
     """How many characters fit on a line of the terminal; None where there is no terminal."""
-    return shutil.get_terminal_size().columns if terminal() else None
+    if not terminal():
+        return None
+    import shutil  # late: it brings three compressors with it
+
+    return shutil.get_terminal_size().columns
 
 
 def live() -> bool:

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from taskd import client
 from taskd.cli import options, say, words
-from taskd.cli.pick import pick
-from taskd.client import Record
+
+if TYPE_CHECKING:
+    from taskd.client import Record
+
+# How many of the last lines of a log are shown, unless somebody wants another number.
+TAIL: Final = 10
 
 
-@click.command("show")
+@click.command("show", short_help="Show all about a task, and the end of its log.")
 @options.id
+@click.option(
+    "-n", "--lines", "count", type=click.IntRange(min=0), default=TAIL, metavar="N", help="Of its log, the last N."
+)
 @options.as_json
 @click.pass_obj
-def command(socket: str, id: str, as_json: bool) -> None:
-    """Show all that is known about a task."""
+def command(socket: str, *, id: str, count: int, as_json: bool) -> None:
+    """Show all that is known about a task, and the end of its log."""
+    from taskd import client
+    from taskd.cli.log import tail
+    from taskd.cli.pick import pick
+
     with client.connect(socket) as daemon:
         record = daemon.get(pick(daemon, id))
-    say.out(words.document(record.raw) if as_json else "\n".join(lines(record)))
+        if as_json:
+            say.out(words.document(record.raw))
+            return
+        last, said = tail(daemon, record.id, count) if count else ([], 0)
+    page = [*lines(record)]
+    if last:
+        every = "" if len(last) == said else f" (the last {len(last)} of {said} lines; `taskctl log` has more)"
+        page += [f"log{every}:", *(f"  {words.logged(line.line)}" for line in last)]
+    say.out("\n".join(page))
 
 
 def lines(record: Record) -> Iterator[str]:
@@ -52,11 +72,20 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
     yield "created", words.moment(record.created_at)
     yield "started", words.moment(record.started_at)
     yield "ended", words.moment(record.finished_at)
+    yield "took", _took(record)
     yield "on host", words.printable(record.resident_on)
     yield "debug", words.printable(record.debug_info)
     for key, each in record.params.items():
         yield f"param {words.printable(key)}", "-" if each is None else words.value(each)
     yield "result", "-" if record.result is None else words.value(record.result)
+
+
+def _took(record: Record) -> str:
+    if record.started_at is None:
+        return ""
+    if record.finished_at is None:
+        return f"{words.duration(time.time() - record.started_at)} so far"
+    return words.duration(record.finished_at - record.started_at)
 
 
 def _progress(record: Record) -> str:

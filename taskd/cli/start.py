@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from taskd.cli import begin, options
+from taskd.cli import options, values
 from taskd.cli.exits import Exit
-from taskd.client import verbs
-from taskd.model import JSON
+
+if TYPE_CHECKING:
+    from taskd.client import Offer
 
 # The operation that is done by somebody else: its end is not waited for.
 EXTERNAL: Final = "external"
 
+# Under which name a context has the operation that was typed.
+NAMED: Final = "taskd.cli.start.operation"
 
-@click.command("start")
-@click.argument("operation", type=options.named)
-@click.argument("params", nargs=-1, metavar="[NAME=VALUE]...")
+
+class Start(click.Command):
+    """Whose help tells of the operation that stands before it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # --help is answered before the arguments are taken.
+        ctx.meta[NAMED] = self.make_parser(ctx).parse_args([*args])[0].get("operation")
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        name = ctx.meta.get(NAMED)
+        if not isinstance(name, str):
+            return
+        from taskd.cli.operations import lines
+        from taskd.errors import TaskdError
+
+        try:
+            told = [*lines(_offer(_offers(ctx.obj), name), formatter.width)]
+        except TaskdError as error:
+            told = [f"{name}: {error}"]
+        formatter.write("\n" + "\n".join(told) + "\n")
+
+
+@click.command("start", short_help="Start any operation, with its params.", cls=Start)
+@click.argument("operation", type=options.named, shell_complete=options.completed("operations"))
+@click.argument("params", nargs=-1, metavar="[NAME=VALUE]...", shell_complete=options.completed("params"))
 @click.option("--deadline", type=options.seconds, metavar="SECONDS", help="Fail unless it is committed by then.")
 @options.label
 @options.request_id
@@ -40,41 +64,52 @@ def command(
 ) -> Exit:
     """Start OPERATION with its params, and wait for it; Ctrl-C cancels.
 
-    A VALUE that is JSON is taken as that (5, true, null, ["a", "b"]), any other as text; a text that looks like
-    JSON is written with quotes ('"5"'). Paths must be absolute. `taskctl operations` lists what there is. An
-    external task is not waited for: its id is printed at once, for whoever does the work.
+    `taskctl start OPERATION --help` tells its params, `taskctl operations` what there is. A VALUE that is JSON is
+    taken as that (5, true, null, ["a", "b"]), any other as text, and so is one that the param wants as text. Paths
+    must be absolute. An external task is not waited for: its id is printed at once, for whoever does the work.
     """
-    call = verbs.start(operation, read(params), label=label, request_id=request_id, deadline_s=deadline)
-    return begin.begin(socket, call, no_wait=no_wait or operation == EXTERNAL, as_json=as_json)
+    from taskd.cli.begin import begin
+    from taskd.client import verbs
+
+    texts = values.pairs(params)
+    offer = _offer(_offers(socket), operation)
+    given = values.read(texts, offer.params)
+    check(offer, given)
+    call = verbs.start(operation, given, label=label, request_id=request_id, deadline_s=deadline)
+    return begin(socket, call, no_wait=no_wait or operation == EXTERNAL, as_json=as_json)
 
 
-def read(given: Sequence[str]) -> dict[str, JSON]:
-    """What the daemon is told.
+def _offers(socket: str) -> Sequence[Offer]:
+    from taskd import client
+
+    with client.connect(socket) as daemon:
+        return daemon.operations()
+
+
+def _offer(offers: Sequence[Offer], name: str) -> Offer:
+    """The operation of that name.
 
     Raises:
-        click.UsageError: one is no NAME=VALUE, or comes twice.
+        BadParams: there is none.
     """
-    params: dict[str, JSON] = {}
-    for each in given:
-        name, equals, text = each.partition("=")
-        if not name or not equals:
-            raise click.UsageError(f"a param is NAME=VALUE, not {each!r}")
-        if name in params:
-            raise click.UsageError(f"{name} is given twice")
-        params[name] = _value(text)
-    return params
+    from taskd.errors import BadParams
+
+    for offer in offers:
+        if offer.name == name:
+            return offer
+    names = ", ".join(offer.name for offer in offers)
+    raise BadParams("OPERATION", f"there is no operation {name!r}; there are: {names}")
 
 
-def _value(text: str) -> JSON:
-    try:
-        return json.loads(text, parse_constant=_number, parse_float=_number)
-    except (ValueError, RecursionError):
-        return text
+def check(offer: Offer, params: dict[str, object]) -> None:
+    """Whether the params fit the operation's schema.
 
+    Raises:
+        BadParams: they do not; every fault is named.
+    """
+    from taskd.errors import BadParams
 
-def _number(text: str) -> float:
-    """Python reads NaN, Infinity and 1e999 as numbers; JSON cannot say them."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
+    if found := [*values.faults(offer.params, params)]:
+        (path, first), *others = found
+        rest = "".join(f"; {path}: {fault}" for path, fault in others)
+        raise BadParams(path or "NAME=VALUE", f"{first}{rest} (`taskctl operations {offer.name}` tells more)")

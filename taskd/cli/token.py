@@ -24,7 +24,7 @@ HELD: Final = re.compile(r"taskd_([0-9a-f]{8})_[A-Za-z0-9_-]+")
 HEAD: Final = ("ID", "USER", "ROLES", "CREATED", "EXPIRES")
 
 
-@click.group("token")
+@click.group("token", short_help="Make, list and remove the tokens of a proxy.")
 def command() -> None:
     """Make, list and remove the tokens by which others come in through a proxy. For admins.
 

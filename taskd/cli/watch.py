@@ -112,12 +112,15 @@ class Link:
 
 @attrs.define(eq=False)
 class Watch:
-    """What one command waits for. ``lines``: also show the tasks' logs; ``cancels``: Ctrl-C asks for that."""
+    """What one command waits for. ``lines``: also show the tasks' logs, from number ``after`` on;
+    ``cancels``: Ctrl-C asks for that.
+    """
 
     link: Link
     meter: Silent
     lines: bool
     cancels: bool
+    after: int = 0
     pending: list[str] = attrs.field(factory=list, init=False)
     records: dict[str, Record] = attrs.field(factory=dict, init=False)
     exits: list[Exit] = attrs.field(factory=list, init=False)
@@ -226,7 +229,7 @@ class Watch:
     async def _end(self, id: str) -> Record:
         """Show the task until it has ended."""
         record = await self.link.ask(verbs.get(id))
-        following, owed = 0, record.residue[:0]
+        following, owed = self.after, record.residue[:0]
         while True:
             if record.cancel_requested:
                 self._left[id] = ASKED
@@ -266,17 +269,19 @@ def watch(
     silent: bool = False,
     lines: bool = False,
     cancels: bool = True,
+    after: int = 0,
 ) -> tuple[list[Record], Exit]:
     """Wait for tasks; the records of those whose end was seen, in the order asked, and the worst exit.
 
-    ``start`` is a call that makes one more, and that may be made again: it has a ``request_id``.
+    ``start`` is a call that makes one more, and that may be made again: it has a ``request_id``. ``lines``: also
+    show their logs, from number ``after`` on.
 
     Raises:
         NoDaemon: nobody answers from the first.
     """
     ids = list(dict.fromkeys(ids))
     with meter.choose(silent=silent, logs=lines) as shown:
-        seen = Watch(Link(path, shown), shown, lines, cancels)
+        seen = Watch(Link(path, shown), shown, lines, cancels, after)
         trio.run(seen.all, start, ids)
     order = ids or list(seen.records)
     return [seen.records[id] for id in order if id in seen.records], exits.worst(seen.exits)

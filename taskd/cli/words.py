@@ -8,18 +8,18 @@ it cannot move the cursor, change colours or turn the direction of writing. What
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from taskd.client import Record
-from taskd.errors import UndoFailed
-from taskd.model import JSON, Progress
+if TYPE_CHECKING:
+    from taskd.client import Record
+    from taskd.model import JSON, Progress
 
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
-UNDO_FAILED: Final = UndoFailed.name.upper()
+# What taskd.errors.UndoFailed becomes; not imported, for `ls` does without the errors.
+UNDO_FAILED: Final = "UNDO_FAILED"
 
 # Cc controls, Cf marks that show nothing or turn the direction, Cs halves of a character, Zl and Zp line ends.
 UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -29,6 +29,8 @@ def printable(text: str, *, keep: str = "") -> str:
     """``text`` with every character that is more than a sign escaped as Python does, but those in ``keep``."""
     if text.isascii() and text.isprintable():
         return text
+    import unicodedata
+
     return "".join(
         char.encode("unicode_escape").decode()
         if unicodedata.category(char) in UNPRINTABLE and char not in keep
@@ -173,7 +175,12 @@ def middle(text: str, width: int) -> str:
     return (text[:head] + "…" + text[len(text) - width + head + 1 :])[: max(0, width)]
 
 
+def padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Rows of texts as long as the longest of their column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
+
+
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of texts as lines whose columns are below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return ["  ".join(row).rstrip() for row in padded(rows)]

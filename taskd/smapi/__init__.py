@@ -11,7 +11,8 @@ xapi waits for a copy by asking ``Data.stat`` without a pause, and each time sta
 (ocaml/xapi/storage_smapiv3_migrate.ml). So ``Data.stat`` of one that goes on is answered when it has ended, or
 after ``WAIT_S`` seconds. Its progress is not waited for: it moves many times a second, which would be no brake.
 
-Started so often, this imports little: of ours ``places`` alone, and the rest where a call has failed.
+Started so often, this imports little: of ours ``places`` and ``asking`` alone, and the rest where a call has
+failed.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from taskd.asking import Asking
 from taskd.places import default_socket
-from taskd.smapi.asking import Asking
 
 if TYPE_CHECKING:
     from taskd.model import JSON

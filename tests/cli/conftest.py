@@ -85,6 +85,7 @@ def masked(text: str) -> str:
     text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<id>", text)
     text = re.sub(r"^[0-9a-f]{8}\b", "<-id8->", text, flags=re.MULTILINE)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?", lambda match: "<-time->".ljust(len(match[0]), "-"), text)
+    text = re.sub(r"^(took +).*", r"\1<time>", text, flags=re.MULTILINE)
     return re.sub(r"in \d+\.\d s( \(.*?/s\))?", "in <time>", text)
 
 

@@ -63,11 +63,18 @@ def test_ls_lists_the_newest_first_and_lets_no_control_character_through(few: Da
         (["--operation", "copy", "--operation", "external", "--state", "failed"], ["fails"]),
         (["--owner", "nobody"], []),
         (["--owner", "root", "--state", "failed", "--all"], ["fails"]),
+        (["--label", "half way"], ["half way"]),
+        (["--newer", "1h", "--state", "completed"], ["done"]),
+        (["--older", "1h"], []),
+        (["--since", "1000000000", "--state", "failed"], []),
+        (["--limit", "2", "--order", "oldest"], ["waits for \x1b[31mred\x1b[0m \u202etxt", "fails"]),
+        (["--state", "failed", "--state", "completed", "--order", "oldest"], ["fails", "done"]),
     ],
 )
 def test_ls_filters(few: DaemonProcess, filters: list[str], labels: list[str]) -> None:
     said = Taskctl(few.socket)("ls", "--json", *filters)
 
+    assert said.code == 0
     assert [record["label"] for record in json.loads(said.out)] == labels
 
 
@@ -83,6 +90,35 @@ def test_ls_leaves_out_old_ended_tasks_and_says_so(taskctl: Taskctl, daemon: Dae
     assert some.err == "taskctl: only the newest 20 that ended are listed; --all lists every one\n"
     assert len(everything.out.splitlines()) == 1 + 21 + 1
     assert everything.err == ""
+
+
+def test_ls_has_the_columns_that_are_chosen_in_their_order(few: DaemonProcess) -> None:
+    taskctl = Taskctl(few.socket)
+
+    assert taskctl("ls", "--state", "failed", "--columns", "error,label, STATE,attempt").out == (
+        "ERROR              LABEL  STATE   ATTEMPT\nBROKEN: it\\nbroke  fails  failed  1\n"
+    )
+    assert taskctl("ls", "--label", "half way", "--columns", "progress,done").out == (
+        "PROGRESS              DONE\n512.0 MiB of 1.0 GiB  50 %\n"
+    )
+    wrong = taskctl("ls", "--columns", "id,colour")
+    assert wrong.code == 2
+    assert "there is no column 'colour'; there are: id, state, done, " in wrong.err
+
+
+def test_ls_goes_on_page_by_page_and_says_where(few: DaemonProcess) -> None:
+    taskctl, shown = Taskctl(few.socket), list[str]()
+    more: list[str] = []
+    while True:
+        said = taskctl("ls", "--limit", "3", "--json", *more)
+        shown += [record["label"] for record in json.loads(said.out)]
+        if not said.err:
+            break
+        more = said.err.removeprefix("taskctl: there are more; ").split()[:2]
+        assert more[0] == "--cursor"
+
+    assert shown[:3] == ["done", "half way", "fails"]
+    assert len(shown) == 4
 
 
 def test_show_tells_all_that_is_known(few: DaemonProcess) -> None:
@@ -102,6 +138,7 @@ def test_show_tells_all_that_is_known(few: DaemonProcess) -> None:
         "processor    root\n"
         "created      <-time->-----------\n"
         "started      <-time->-----------\n"
+        "took         <time>\n"
         f"on host      {socket.gethostname()}\n"
     )
 
@@ -113,6 +150,32 @@ def test_show_of_a_failed_task_gives_code_and_sentence(few: DaemonProcess) -> No
     said = Taskctl(few.socket)("show", record.id)
 
     assert "error      BROKEN: it\\nbroke\n" in said.out
+
+
+def test_show_ends_with_the_end_of_the_log(taskctl: Taskctl, daemon: Daemon) -> None:
+    id = daemon.start("external", label="talks").id
+    daemon.update(id, log=[f"line {n}\x1b" for n in range(12)])
+
+    def end(*options: str) -> list[str]:
+        return taskctl("show", id, *options).out.split(f"{socket.gethostname()}\n")[1].splitlines()
+
+    assert end() == [
+        "log (the last 10 of 12 lines; `taskctl log` has more):",
+        *(f"  line {n}\\x1b" for n in range(2, 12)),
+    ]
+    assert end("-n", "12") == ["log:", *(f"  line {n}\\x1b" for n in range(12))]
+    assert end("-n", "0") == []
+
+
+def test_log_has_the_last_lines_where_they_are_asked_for(taskctl: Taskctl, daemon: Daemon) -> None:
+    id = daemon.start("external").id
+    daemon.update(id, log=["one", "two", "three"])
+    daemon.complete(id)
+
+    assert taskctl("log", id, "-n", "2").out == taskctl("log", id, "-n", "2", "-f").out == "two\nthree\n"
+    assert taskctl("log", id, "-n", "7").out == "one\ntwo\nthree\n"
+    assert [line["line"] for line in json.loads(taskctl("log", id, "-n", "1", "--json").out)["lines"]] == ["three"]
+    assert json.loads(taskctl("log", id, "-n", "0", "--json").out) == {"lines": [], "next": 3}
 
 
 def test_show_tells_what_a_queued_task_waits_for(taskctl: Taskctl, daemon: Daemon, image: Path) -> None:
@@ -136,6 +199,53 @@ def test_operations_lists_params_and_marks_those_that_must_be_given(taskctl: Tas
     assert "external: Track work that is done elsewhere and reported by its producer\n" in said.out
     assert "  source*     string           absolute path of a regular file or block device\n" in said.out
     assert "  overwrite   boolean = false  replace a target that exists" in said.out
+
+
+def test_the_help_of_start_tells_the_params_of_the_operation_before_it(taskctl: Taskctl, tmp_path: Path) -> None:
+    one, listed = taskctl("start", "external", "--help"), taskctl("operations", "external")
+
+    assert (one.code, listed.code) == (0, 0)
+    assert listed.out == (
+        "external: Track work that is done elsewhere and reported by its producer\n"
+        "  heartbeat_s  number  seconds of silence after which the task is lost (PRODUCER_LOST); null: never\n"
+    )
+    assert "  heartbeat_s  number  seconds of silence" in one.out
+    assert "copy" not in one.out.split("Exit")[0].split("--json")[1]
+    assert "there is no operation 'none'; there are: command, copy, external" in taskctl("start", "none", "-h").out
+    assert "no taskd answers on" in Taskctl(str(tmp_path / "s"))("start", "copy", "--help").out
+
+
+def test_call_prints_the_bare_result_of_any_method(taskctl: Taskctl, daemon: Daemon) -> None:
+    id = daemon.start("external", label="called").id
+
+    assert json.loads(taskctl("call", "Task.get", json.dumps({"id": id})).out) == daemon.get(id).raw
+    assert json.loads(taskctl("call", "Operation.ls").out) == daemon.call("Operation.ls")
+    assert taskctl("call", "Task.cancel", json.dumps({"id": id})).out == "null\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "sentence"),
+    [
+        (["Task.none"], 4, "taskctl: there is no method Task.none\n"),
+        (["Task.get"], 4, "taskctl: id: required, but missing\n"),
+        (["Task.start", '{"operation": "copy", "params": 5}'], 4, "taskctl: params: expected an object, got 5\n"),
+        (["Task.get", '{"id": "x"}'], 4, "taskctl: there is no task x\n"),
+        (["Task.get", "[]"], 2, """Error: the params are no JSON object such as '{"id": "…"}'\n"""),
+        (["Task.get", "{"], 2, "double quotes: line 1 column 2 (char 1)\n"),
+        (
+            ["Task.wait", '{"timeout_s": NaN}'],
+            2,
+            "Error: the params are no JSON: NaN is no number that JSON can say\n",
+        ),
+    ],
+)
+def test_a_call_that_cannot_be_made_is_a_sentence(
+    taskctl: Taskctl, args: list[str], code: int, sentence: str
+) -> None:
+    said = taskctl("call", *args)
+
+    assert (said.code, said.out) == (code, "")
+    assert said.err.endswith(sentence)
 
 
 def test_every_json_is_one_document_with_the_records_of_the_daemon(
@@ -187,18 +297,39 @@ def _log(daemon: Daemon, id: str) -> dict[str, object]:
         (
             ["start", "copy", "source=passwd", "target=5"],
             4,
-            "target: expected a string, got 5",
+            "source: must be an absolute path",
         ),
         (
             ["start", "copy", "colour=red"],
-            4,
-            "source: required, but missing; target: required, but missing; NAME=VALUE: unknown field 'colour'",
+            2,
+            "source: required, but missing; target: required, but missing; colour: there is no such param; there "
+            "are: source, target, overwrite, blocks, rate_limit, verify (`taskctl operations copy` tells more)",
+        ),
+        (
+            [
+                "start",
+                "copy",
+                "source=/x",
+                "target=/y",
+                "rate_limit=10M",
+                "overwrite=1",
+                'blocks={"ranges": [[0, "1"]]}',
+            ],
+            2,
+            'rate_limit: expected an integer, got "10M"; overwrite: expected true or false, got 1; '
+            'blocks.blocksize: required, but missing; blocks.ranges[0][1]: expected an integer, got "1" '
+            "(`taskctl operations copy` tells more)",
         ),
         (["start", "external", "--deadline", "0"], 4, "--deadline: must be more than 0 seconds"),
         (
             ["start", "nothing"],
-            4,
+            2,
             "OPERATION: there is no operation 'nothing'; there are: command, copy, external",
+        ),
+        (
+            ["operations", "nothing"],
+            2,
+            "NAME: there is no operation 'nothing'; there are: command, copy, external",
         ),
         (["run", "--cwd", "/etc/passwd", "--", "true"], 4, "/etc/passwd is no folder that exists"),
         (
@@ -439,7 +570,7 @@ def test_every_command_has_help_and_the_exit_codes_are_in_it(taskctl: Taskctl) -
     for exit, meaning in MEANING.items():
         assert f"{exit.value:4}  {meaning}\n" in said.out
     commands = said.out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
-    assert len(commands) == 14
+    assert len(commands) == 16
     for line in commands:
         assert taskctl(line.split()[0], "--help").code == 0
     for name in ("add", "ls", "rm"):
@@ -447,10 +578,19 @@ def test_every_command_has_help_and_the_exit_codes_are_in_it(taskctl: Taskctl) -
         assert taskctl("token", name, "--help").code == 0
 
 
-def test_a_command_that_does_not_wait_loads_neither_trio_nor_rich(taskctl: Taskctl) -> None:
+@pytest.mark.parametrize(
+    ("command", "without"),
+    [
+        (["ls", "--all"], {"attr", "attrs", "cattrs", "orjson", "taskd.client", "taskd.errors", "trio", "rich"}),
+        (["operations"], {"trio", "rich"}),
+    ],
+)
+def test_a_command_loads_nothing_that_it_can_do_without(
+    taskctl: Taskctl, command: list[str], without: set[str]
+) -> None:
     script = (
-        "import sys; from taskd import cli; sys.argv = ['taskctl', 'operations']; code = cli.run();"
-        "sys.exit(code or ' '.join({'trio', 'rich'} & set(sys.modules)) or None)"
+        f"import sys; from taskd import cli; sys.argv = ['taskctl', *{command}]; code = cli.run();"
+        f"sys.exit(code or ' '.join({without} & set(sys.modules)) or None)"
     )
 
     done = subprocess.run(

@@ -18,7 +18,7 @@ import trio
 from taskd.cli import exits, watch
 from taskd.cli.exits import Exit
 from taskd.cli.meter import Silent
-from taskd.cli.start import read
+from taskd.cli.values import read
 from taskd.client import Daemon, NoDaemon, Record, verbs
 from taskd.states import State
 from tests.cli.conftest import PROGRAM, Said, Taskctl, ended, interrupt, masked
@@ -163,7 +163,7 @@ def test_a_started_external_task_is_left_to_its_producer(taskctl: Taskctl, daemo
     ],
 )
 def test_a_value_is_json_where_it_can_be_and_else_text(text: str, value: object) -> None:
-    assert read([f"name={text}"]) == {"name": value}
+    assert read({"name": text}, {}) == {"name": value}
 
 
 def test_lines_that_came_too_fast_are_counted_and_the_exit_code_is_the_tasks(tmp_path: Path) -> None:

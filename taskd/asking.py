@@ -13,23 +13,25 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from taskd.model import JSON
 
-# Seconds. Nobody else ends a script whose daemon hangs: xapi-storage-script has no timeout.
-PATIENCE_S: Final = 60
+# Seconds that a reply may take. Nobody else ends a script whose daemon hangs: xapi-storage-script has no timeout.
+PATIENCE_S: Final = 60.0
 
 CHUNK: Final = 65536
 
 
 class Asking(AbstractContextManager["Asking"]):
-    """A connection to the daemon that listens on the Unix socket ``path``; closed at the end.
+    """A connection to the daemon that listens on the Unix socket ``path``; closed at the end. A reply may take
+    ``patience_s`` seconds.
 
     Raises:
         OSError: on entering and on asking, where nobody answers. After that it answers nothing more.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, patience_s: float = PATIENCE_S) -> None:
         self._path = path
+        self._patience_s = patience_s
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(PATIENCE_S)
+        self._socket.settimeout(patience_s)
 
     def __enter__(self) -> Asking:
         try:
@@ -47,7 +49,7 @@ class Asking(AbstractContextManager["Asking"]):
 
         Raises:
             Refused: the daemon does not grant it.
-            OSError: there is no reply within ``PATIENCE_S`` seconds, or none that a daemon would give.
+            OSError: there is no reply in time, or none that a daemon would give.
         """
         request = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
         try:
@@ -70,7 +72,7 @@ class Asking(AbstractContextManager["Asking"]):
             try:
                 chunk = self._socket.recv(CHUNK)
             except TimeoutError:
-                raise TimeoutError(f"no reply within {PATIENCE_S} seconds") from None
+                raise TimeoutError(f"no reply within {self._patience_s:g} seconds") from None
             if not chunk:
                 raise ConnectionError("the connection was closed")
             line += chunk

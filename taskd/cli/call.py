@@ -1,0 +1,31 @@
+"""``taskctl call``: any method of the daemon, as it is."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from taskd.cli import options, say, values, words
+
+
+@click.command("call", short_help="Call any method of the daemon.")
+@click.argument("method", type=options.named, shell_complete=options.completed("methods"))
+@click.argument("given", default="{}", metavar="[JSON]")
+@click.pass_obj
+def command(socket: str, method: str, given: str) -> None:
+    """Call METHOD with its params, one JSON object, and print the bare result as JSON.
+
+    A - in the place of JSON reads it from stdin. `taskctl call rpc.discover` describes all methods.
+    """
+    from taskd import client
+
+    try:
+        params = values.loads(sys.stdin.read() if given == "-" else given)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"the params are no JSON: {error}") from None
+    if not isinstance(params, dict):
+        raise click.UsageError("""the params are no JSON object such as '{"id": "…"}'""")
+    with client.connect(socket) as daemon:
+        said = daemon.call(method, **params)
+    say.out(words.document(said))
