@@ -20,8 +20,10 @@ def command(socket: str, method: str, given: str) -> None:
     """
     from taskd import client
 
+    if given == "-":
+        given = "" if sys.stdin is None else sys.stdin.read()
     try:
-        params = values.loads(sys.stdin.read() if given == "-" else given)
+        params = values.loads(given)
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"the params are no JSON: {error}") from None
     if not isinstance(params, dict):

@@ -21,7 +21,7 @@ NEWEST: Final = 20
 # The shortest start of an id that is shown.
 SHORT: Final = 8
 
-# The shortest that the last column becomes before other columns make room for it.
+# The shortest that a column becomes: the label before other columns make room for it.
 NARROW: Final = 16
 
 # How many columns stay whatever the width.
@@ -141,35 +141,40 @@ def table(records: Sequence[Record], columns: Sequence[str] | None = None) -> li
         if len({row[at][:SHORT] for row in rows}) == len(rows):
             for row in rows:
                 row[at] = row[at][:SHORT]
-    rows = fitted(
-        [[name.upper() for name in names], *rows], say.width(), KEPT if columns is None else len(names) - 1
-    )
+    rows = [[name.upper() for name in names], *rows]
+    rows = fitted(rows, say.width()) if columns is None else squeezed(rows, say.width())
     head, *lines = words.padded(rows)
     if "state" in names:
         at = names.index("state")
         for record, cells in zip(records, lines, strict=True):
-            cells[at] = say.coloured(record.state, cells[at].rstrip()) + " " * (
-                len(cells[at]) - len(cells[at].rstrip())
-            )
+            state = cells[at].rstrip()
+            cells[at] = say.coloured(record.state, state) + cells[at][len(state) :]
     return ["  ".join(cells).rstrip() for cells in (head, *lines)]
 
 
-def fitted(rows: Sequence[Sequence[str]], width: int | None, kept: int = KEPT) -> list[list[str]]:
+def fitted(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
     """The rows in so many characters, None for as many as there are.
 
-    The last column, the label, gives way first, in its middle: there a copy's target is still seen. Then columns
-    vanish, the last before it first, and at last it does; ``kept`` of the others stay. Where all of them must, it
-    stays as well, and lines are longer than the width.
+    The label, the last one, gives way first, in its middle: there a copy's target is still seen. Then columns
+    vanish, the last before the label first; then the label. Id, state and how far it is stay.
     """
     if width is None:
         return [[*row] for row in rows]
     *rest, labels = ([*column] for column in zip(*rows, strict=True))
-    longest, all_stay = max(map(len, labels)), len(rest) <= kept
+    longest = max(map(len, labels))
     while (room := width - sum(max(map(len, column)) + 2 for column in rest)) < min(longest, NARROW):
-        if all_stay:
-            room = min(longest, NARROW)
-            break
-        if len(rest) == kept:
+        if len(rest) == KEPT:
             return [[*row] for row in zip(*rest, strict=True)]
         rest.pop()
     return [[*row] for row in zip(*rest, [words.middle(label, room) for label in labels], strict=True)]
+
+
+def squeezed(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
+    """The rows, with columns that somebody chose: none vanishes, but the widest ones give way in their middle, as
+    long as that leaves them ``NARROW``.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if width is not None:
+        while sum(widths) + 2 * len(widths) - 2 > width and max(widths) > NARROW:
+            widths[widths.index(max(widths))] -= 1
+    return [[words.middle(text, room) for text, room in zip(row, widths, strict=True)] for row in rows]

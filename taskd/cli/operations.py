@@ -67,7 +67,7 @@ def _wrapped(text: str, first: str, others: str, width: int | None) -> list[str]
     if width is None:
         return [(first + text).rstrip()]
     return textwrap.wrap(
-        text or " ", width, initial_indent=first, subsequent_indent=others, break_long_words=False
+        text or " ", width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False
     ) or [first.rstrip()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -36,19 +37,29 @@ def command(socket: str, *, id: str, count: int, as_json: bool) -> None:
             say.out(words.document(record.raw))
             return
         last, said = tail(daemon, record.id, count) if count else ([], 0)
-    page = [*lines(record)]
+    page = [*lines(record, say.width())]
     if last:
         every = "" if len(last) == said else f" (the last {len(last)} of {said} lines; `taskctl log` has more)"
         page += [f"log{every}:", *(f"  {words.logged(line.line)}" for line in last)]
     say.out("\n".join(page))
 
 
-def lines(record: Record) -> Iterator[str]:
-    """A record as a page of lines."""
+def lines(record: Record, width: int | None = None) -> Iterator[str]:
+    """A record as a page of lines; of so many characters, but for a longer word: it may be copied from there."""
     rows = [(key, text) for key, text in _facts(record) if text not in ("", "-")]
-    width = max(len(key) for key, _ in rows)
+    keys = max(len(key) for key, _ in rows) + 2
     for key, text in rows:
-        yield f"{key.ljust(width)}  {text}"
+        if width is None or keys + len(text) <= width:
+            yield key.ljust(keys) + text
+        else:
+            yield from textwrap.wrap(
+                text,
+                width,
+                initial_indent=key.ljust(keys),
+                subsequent_indent=" " * keys,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
     yield from words.residue(record)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from taskd.cli import words
 from taskd.cli.exits import MEANING
-from taskd.cli.ls import fitted
+from taskd.cli.ls import fitted, squeezed
 from taskd.cli.show import lines as page
 from taskd.client import Daemon, Record
 from taskd.model import Failure, Residue, Time
@@ -603,3 +603,20 @@ def test_a_command_loads_nothing_that_it_can_do_without(
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_chosen_columns_all_stay_and_the_widest_give_way() -> None:
+    rows = [["ID", "WAITS", "LABEL"], ["1234", "task 5678, which has the same target", "copy /from to /to"]]
+
+    assert squeezed(rows, None) == rows
+    assert squeezed(rows, 45) == [rows[0], ["1234", "task 5678…ame target", "copy /from to /to"]]
+    assert [max(map(len, column)) for column in zip(*squeezed(rows, 10), strict=True)] == [4, 16, 16]
+
+
+def test_a_page_about_a_task_is_wrapped_beside_its_names() -> None:
+    record = Record("<id>", 1, "copy", "queued", Time(0.0), waits_for="task 1-2-3, which has the same target")
+
+    assert [line for line in page(record, 30) if "wait" in line or line.startswith(" ")] == [
+        "waits for  task 1-2-3, which",
+        "           has the same target",
+    ]
