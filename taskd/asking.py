@@ -48,12 +48,19 @@ class Asking(AbstractContextManager["Asking"]):
         """The bare result of a method.
 
         Raises:
+            BadParams: JSON cannot say the params; nothing was asked.
             Refused: the daemon does not grant it.
             OSError: there is no reply in time, or none that a daemon would give.
         """
         request = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
         try:
-            self._socket.sendall(json.dumps(request).encode())
+            data = json.dumps(request, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            from taskd.errors import BadParams
+
+            raise BadParams("params", f"JSON cannot say it: {error.reason}") from None
+        try:
+            self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass  # what the daemon said before it hung up tells more; it is read next
         match self._reply():

@@ -61,7 +61,7 @@ ROOMS: dict[str, set[str]] = {
     "server": EVERYTHING - {"server", "client", "asking", "cli", "smapi"},
     "client": {"wire", "model", "states", "codec", "errors"},
     # The least that asks a daemon, for programs that start for every call; a refusal is read as a client does.
-    "asking": {"client", "model"},
+    "asking": {"client", "model", "errors"},
     "cli": {"client", "asking", "model", "states", "errors", "places", "config"},
     # The script that a toolstack starts for every call: of these, all but `places` and `asking` is imported
     # where a call has failed.

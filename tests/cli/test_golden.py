@@ -9,9 +9,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from taskd.cli import words
+from taskd.cli import COMMANDS, words
+from taskd.cli import taskctl as taskctl_command
 from taskd.cli.exits import MEANING
 from taskd.cli.ls import fitted, squeezed
 from taskd.cli.show import lines as page
@@ -332,6 +334,7 @@ def _log(daemon: Daemon, id: str) -> dict[str, object]:
             "NAME: there is no operation 'nothing'; there are: command, copy, external",
         ),
         (["run", "--cwd", "/etc/passwd", "--", "true"], 4, "/etc/passwd is no folder that exists"),
+        (["ls", "--owner", "\udcff"], 2, "params: JSON cannot say it: surrogates not allowed"),
         (
             ["copy", "/etc/pass\udcffwd", "/x"],
             2,
@@ -570,9 +573,14 @@ def test_every_command_has_help_and_the_exit_codes_are_in_it(taskctl: Taskctl) -
     for exit, meaning in MEANING.items():
         assert f"{exit.value:4}  {meaning}\n" in said.out
     commands = said.out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
-    assert len(commands) == 16
-    for line in commands:
-        assert taskctl(line.split()[0], "--help").code == 0
+    assert [line.split()[0] for line in commands] == [*COMMANDS]
+    root = click.Context(taskctl_command, info_name="taskctl")
+    for name in COMMANDS:
+        command = taskctl_command.get_command(root, name)
+        assert command is not None
+        assert command.help
+        with click.Context(command, root, info_name=name) as context:
+            assert command.get_help(context).startswith(f"Usage: taskctl {name} ")
     for name in ("add", "ls", "rm"):
         assert f"  {name} " in taskctl("token", "--help").out
         assert taskctl("token", name, "--help").code == 0
