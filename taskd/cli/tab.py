@@ -110,6 +110,14 @@ def methods(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
             yield CompletionItem(method["name"], help=words.printable(method.get("summary", "")) or None)
 
 
+def tokens(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
+    """The ids of tokens, to admins."""
+    given = ctx.params.get("ids") or ()
+    for raw in _ask(ctx, "Token.ls"):
+        if raw["id"].startswith(incomplete) and raw["id"] not in given:
+            yield CompletionItem(raw["id"], help=words.printable(raw["user"]))
+
+
 OFFERS: Final[Mapping[str, Callable[[click.Context, str], Iterator[CompletionItem]]]] = {
     "files": files,
     "ids": ids,
@@ -117,4 +125,5 @@ OFFERS: Final[Mapping[str, Callable[[click.Context, str], Iterator[CompletionIte
     "params": params,
     "columns": columns,
     "methods": methods,
+    "tokens": tokens,
 }

@@ -93,7 +93,14 @@ def _row(grant: Grant) -> Sequence[str]:
 
 
 @command.command("rm")
-@options.ids
+@click.argument(
+    "ids",
+    nargs=-1,
+    required=True,
+    type=options.named,
+    metavar="ID...",
+    shell_complete=options.completed("tokens"),
+)
 @options.as_json
 @click.pass_obj
 def rm(socket: str, ids: Sequence[str], as_json: bool) -> Exit:

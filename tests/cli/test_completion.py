@@ -121,6 +121,13 @@ def test_what_is_offered(tab: Tab, line: str, offered: list[str]) -> None:
     assert tab(line) == offered
 
 
+def test_tokens_are_offered_where_one_is_removed(tab: Tab, daemon: Daemon) -> None:
+    grant = daemon.add_token("ann", ["user"])
+
+    assert f"plain,{grant.id}" in tab("taskctl token rm ")
+    assert tab(f"taskctl token rm {grant.id} {grant.id[:3]}") == []
+
+
 @pytest.mark.parametrize("line", ["taskctl show ", "taskctl start co", "taskctl start copy so", "taskctl call Ta"])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_where_there_is_no_daemon_nothing_is_offered_and_nothing_said(
