@@ -25,6 +25,7 @@ from taskd.places import default_socket
 COMMANDS: Final = (
     *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),
     *("install-units", "doctor"),
+    "top",
 )
 
 
