@@ -81,7 +81,8 @@ class Layout:
             x, width = self.places.get(name, (0, 0))
             if width:
                 end = 0 if name == "LABEL" else 1
-                placed = fit(text.rjust(width) if name in RIGHT else text, width)
+                aligned = text.rjust(width) if name in RIGHT else text
+                placed = cut(aligned, width) if name in SPANS else fit(aligned, width)
                 cells.append(Cell(x, placed + " " * end, mark or coloured(style)))
         return tuple(cells)
 
@@ -112,6 +113,14 @@ def fit(text: str, width: int) -> str:
     head = _start(text, (width - 1) // 2)
     tail = _start(text[::-1], width - 1 - cell_len(head))[::-1]
     return f"{head}…{tail}" + " " * (width - 1 - cell_len(head) - cell_len(tail))
+
+
+def cut(text: str, width: int) -> str:
+    """As ``fit``, for sentences: one that is too long loses its end."""
+    text = words.printable(text)
+    if cell_len(text) <= width:
+        return fit(text, width)
+    return fit(_start(text, width - 1) + "…", width) if width > 0 else ""
 
 
 def _start(text: str, width: int) -> str:

@@ -14,7 +14,6 @@ from taskd.cli import say, words
 from taskd.cli.meter import STILL
 from taskd.cli.top.cells import SHORT, Layout, Line
 from taskd.client import Record
-from taskd.model import Progress
 from taskd.states import State
 
 # A bar's cells: done, half done, and still to be done.
@@ -40,10 +39,11 @@ def _parts(record: Record, layout: Layout, now: float, away: bool) -> Iterator[t
         yield "STORY", text, "31" if record.error is not None else ""
     else:
         fraction = record.progress.fraction
+        known = text is None or fraction > 0
         yield "PROGRESS", bar(fraction, layout.places.get("PROGRESS", (0, 0))[1]), colour
-        yield "%", words.percent(fraction), ""
+        yield "%", words.percent(fraction) if known else "", ""
         yield "DONE", words.progress(record.progress), ""
-        yield from _pace(record, now, away)
+        yield from _pace(record, layout, now, away)
     yield "OWNER", record.owner, ""
     yield "OPERATION", record.operation, ""
     said = f"  {record.status}" if record.status and not record.ended else ""
@@ -56,6 +56,8 @@ def story(record: Record, now: float, *, away: bool = False) -> str | None:
     asked = "cancel asked" if record.cancel_requested and not record.ended else ""
     match record.state:
         case State.COMPLETED:
+            return None
+        case State.COMMITTED if not record.residue:
             return None
         case State.RUNNING if record.progress.fraction or record.progress.total is not None:
             return None
@@ -73,11 +75,13 @@ def _joined(*parts: str) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _pace(record: Record, now: float, away: bool) -> Iterator[tuple[str, str, str]]:
+def _pace(record: Record, layout: Layout, now: float, away: bool) -> Iterator[tuple[str, str, str]]:
     shown = record.progress
     still = now - (shown.moved_at or now)
     if record.finished_at is not None:
         yield "PACE", f"in {short(record.finished_at - (record.started_at or record.created_at))}", ""
+    elif record.state == State.COMMITTED:
+        yield "PACE", "finishing", ""
     elif record.cancel_requested:
         yield "PACE", "cancel asked", "33"
     elif away:
@@ -85,7 +89,7 @@ def _pace(record: Record, now: float, away: bool) -> Iterator[tuple[str, str, st
     elif still > STILL:
         yield "PACE", f"still for {coarse(still)}", "33"
     else:
-        yield "RATE", rate(shown, 10), ""
+        yield "RATE", rate(record, layout.places.get("RATE", (0, 0))[1]), ""
         yield "LEFT", "" if shown.eta_s is None else short(shown.eta_s), ""
 
 
@@ -118,8 +122,11 @@ def bar(fraction: float, width: int) -> str:
     return done + REST * (width - len(done))
 
 
-def rate(shown: Progress, width: int) -> str:
-    """As short as has to be to fit."""
-    text = words.rate(shown)
+def rate(record: Record, width: int) -> str:
+    """As short as has to be to fit; the newest speed of a producer that tells its own."""
+    text = words.rate(record.progress)
+    if not text and record.speeds:
+        newest = record.speeds[-1]
+        return newest.as_text or words.amount(newest.speed, newest.unit)
     number, _, unit = text.partition(" ")
     return text if len(text) <= width else f"{number.partition('.')[0]} {unit}"

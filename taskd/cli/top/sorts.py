@@ -46,7 +46,8 @@ def _progress(record: Record) -> tuple[int, float, str]:
 
 
 def _rate(record: Record) -> tuple[int, float, str]:
-    rate = None if record.ended else record.progress.rate
+    own = record.speeds[-1].speed if record.speeds else None
+    rate = None if record.ended else record.progress.rate or own
     return (1, 0.0, "") if rate is None else (0, -rate, "")
 
 

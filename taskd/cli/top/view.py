@@ -38,7 +38,7 @@ FOOT: Final = (
 HELPED: Final = (("esc", "back"), ("↑↓", "scroll"))
 BACK: Final = (*HELPED, ("c", "cancel"))
 
-ENDS: Final = ("completed", "failed", "cancelled")
+ENDS: Final = {"completed": "", "failed": "31", "cancelled": ""}
 
 
 @unique
@@ -213,8 +213,15 @@ class View:
         """The whole screen, line by line."""
         self.tasks.settle(now)
         self._settle()
-        heads = [self._name(now), self._counts(), Layout.of(self.width).heading(self.tasks.sort.name)]
+        heads = [self._name(now), self._counts(), self._heading()]
         return [*(heads[i] for i in self._heads()), *self._body(now), self._foot(now)][: self.height]
+
+    def _heading(self) -> Line:
+        if self.page is None:
+            return Layout.of(self.width).heading(self.tasks.sort.name)
+        record = self.tasks.known.get(self.page.id or "")
+        title = "Help" if self.page.id is None else "" if record is None else record.label or record.operation
+        return (Cell(0, fit(f" {title}", self.width), "1;4"),)
 
     def _name(self, now: float) -> Line:
         if self.away is not None:
@@ -227,29 +234,23 @@ class View:
         return spread(f" {self.about}", "  ".join(part for part in said if part), self.width, "1")
 
     def _counts(self) -> Line:
-        """As many as there is room for, each in its place."""
+        """What runs and waits, in its place; then what ended, which only grows; then what is on its way."""
         counts, ends = self.tasks.counts, self.tasks.ends
-        said = [(name, f"{counts[name]} {name}") for name in ("running", "queued", "undoing")]
-        said += [(name, f"+{ends[name]} {name}") for name in ENDS]
-        said.append(("committed", f"{counts['committed']} committed"))
+        said = [(f" {counts[name]} {name}".ljust(len(name) + 8), "") for name in ("running", "queued")]
+        said += [(f" +{ends[name]} {name} ", coloured(ENDS[name])) for name in ENDS if ends[name]]
+        others = [name for name in counts if name not in ("running", "queued") and counts[name]]
+        said += [(f" {counts[name]} {name} ", "") for name in sorted(others)]
         cells, x = [], 0
-        for name, text in said:
-            wide = len(name) + 6
-            if x + wide <= self.width:
-                cells.append(
-                    Cell(
-                        x,
-                        fit(f" {text}", wide),
-                        coloured("31") if text[0] == "+" and name == "failed" and ends[name] else "",
-                    )
-                )
-                x += wide
+        for text, style in said:
+            if x + len(text) <= self.width:
+                cells.append(Cell(x, text, style))
+                x += len(text)
         return (*cells, Cell(x, " " * (self.width - x)))
 
     def _body(self, now: float) -> list[Line]:
         blank: Line = (Cell(0, " " * self.width),)
         if self.page is not None:
-            lines = self.page.lines(self.tasks.known, self.body)
+            lines = self.page.lines(self.tasks.known, self.width - 2, self.body)
             return [(Cell(0, fit(f" {text}", self.width)),) for text in lines]
         layout, away = Layout.of(self.width), self.away is not None
         found = self.tasks.rows(self._top, self._top + self.body)
