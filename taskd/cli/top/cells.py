@@ -64,7 +64,7 @@ class Layout:
     def of(width: int) -> Layout:
         x, places = 1, {}
         for name, wide, least in COLUMNS:
-            if width >= least:
+            if width >= least and x + wide < width:
                 places[name] = (x, wide)
                 x += wide + 1
         for span, names in SPANS.items():

@@ -34,6 +34,7 @@ r     the other way round
 f /   only what has these words: running, failed and so on mean that state,
       others are looked for in id, label, operation, owner and status
 esc   show all again
+h ?   this page
 a     also what ended more than a minute ago, the newest 1000; or not
 
 + in the second line counts what has ended since top began.""".splitlines()

@@ -35,7 +35,7 @@ def _parts(record: Record, layout: Layout, now: float, away: bool) -> Iterator[t
     yield "ID", record.id[:SHORT], ""
     yield "STATE", record.state, colour
     text = story(record, now, away=away)
-    if text is not None and layout.places["STORY"][1] >= NARROW:
+    if text is not None and layout.places.get("STORY", (0, 0))[1] >= NARROW:
         yield "STORY", text, "31" if record.error is not None else ""
     else:
         fraction = record.progress.fraction

@@ -87,17 +87,21 @@ class Tasks:
 
     def put(self, record: Record, now: float) -> None:
         """A task as it stands; what is older than what is known of it is passed over."""
+        self._put(record, now)
+        self._forget()
+
+    def _put(self, record: Record, now: float) -> None:
         before = self.known.get(record.id)
         if before is not None and record.revision < before.revision:
             return
         self.known[record.id] = record
         self._unsure.discard(record.id)
         self._count(before, record)
-        if record.finished_at is not None and (before is None or not before.ended):
+        if record.finished_at is not None and (before is None or before.finished_at != record.finished_at):
+            self._over.pop(record.id, None)
             self._over[record.id] = None
             if now - record.finished_at < LINGER:
                 self._lingering[record.id] = record.finished_at
-            self._forget()
         same = before is not None and before.state == record.state and record.id in self._keys
         if same and self.sort.moves and self._shows(record):
             self._moved.add(record.id)
@@ -157,7 +161,7 @@ class Tasks:
     def recall(self, ended: Sequence[Record], now: float) -> None:
         """Some that ended before, in any order."""
         for record in ended:
-            self.put(record, now)
+            self._put(record, now)
         over = sorted((self.known[id] for id in self._over), key=lambda record: record.finished_at or 0.0)
         self._over = dict.fromkeys(record.id for record in over)
         self._forget()

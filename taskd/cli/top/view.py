@@ -15,7 +15,7 @@ import attrs
 
 from taskd.cli import words
 from taskd.cli.top import row
-from taskd.cli.top.cells import SHORT, Cell, Layout, Line, coloured, fit, spread
+from taskd.cli.top.cells import SHORT, Cell, Layout, Line, coloured, cut, fit, spread
 from taskd.cli.top.page import Page
 from taskd.cli.top.sorts import SORTS
 from taskd.cli.top.tasks import Tasks
@@ -269,7 +269,8 @@ class View:
             record = self.tasks.known.get(self._asked)
             name = self._asked[:SHORT] + ("" if record is None else f"  {words.name(record)}")
             end = " ? y/n "
-            return (Cell(0, fit(f" cancel {name}", max(0, self.width - len(end))) + end, "1;7"),)
+            room = max(0, self.width - len(end))
+            return (Cell(0, fit(f" cancel {name}", room) + cut(end, self.width - room), "1;7"),)
         if self._typing:
             end = "  enter keeps it, esc drops it"
             return (Cell(0, fit(f" filter: {self.tasks.filter}▏{end}", self.width), "1"),)
