@@ -126,6 +126,8 @@ class Live:
                 wish = self.view.key(key, time.time())
                 if wish is not None:
                     self._grant(wish, nursery)
+                if self.view.asks:
+                    break  # what was pressed, or pasted, before the question could be read is no answer
             if found:
                 self._press()
 

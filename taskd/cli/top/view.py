@@ -79,6 +79,11 @@ class View:
     _note: tuple[str, float] = ("", 0.0)
 
     @property
+    def asks(self) -> bool:
+        """A question is open."""
+        return self._asked is not None
+
+    @property
     def body(self) -> int:
         """How many lines there are for tasks."""
         return max(0, self.height - 1 - len(self._heads()))
