@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taskd.cli import words
-from taskd.cli import COMMANDS
+from taskd.cli import COMMANDS, words
 from taskd.cli.exits import MEANING
 from taskd.cli.ls import fitted
 from taskd.cli.show import lines as page

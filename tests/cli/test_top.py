@@ -258,8 +258,9 @@ def test_whatever_happens_the_order_is_that_of_a_sort(steps: Sequence[Any]) -> N
         for record in tasks.known.values()
         if passes(record) and (record.finished_at is None or tasks.everything or now - record.finished_at < LINGER)
     ]
-    assert tasks.rows(0, 99) == sorted(seen, key=tasks.sort.key, reverse=tasks.backwards)
-    assert [tasks.index(record.id) for record in tasks.rows(0, 99)] == [*range(len(tasks))]
+    for tasks.backwards in (False, True):
+        assert tasks.rows(0, 99) == sorted(seen, key=tasks.sort.key, reverse=tasks.backwards)
+        assert [tasks.index(record.id) for record in tasks.rows(0, 99)] == [*range(len(tasks))]
     unfinished = Counter(record.state for record in tasks.known.values() if not record.ended)
     assert +tasks.counts == unfinished
     assert tasks.ends.total() == ever
@@ -342,6 +343,17 @@ def test_keys_move_the_mark(keys: Sequence[str], at: int) -> None:
     assert chosen(seen) == f"number {at}"
 
 
+def test_the_window_moves_no_further_than_the_mark() -> None:
+    seen = view(*MANY)
+
+    press(seen, *["down"] * 20)
+    assert texts(seen.frame(NOW))[3].endswith("number 2")
+    press(seen, *["up"] * 19)
+    assert texts(seen.frame(NOW))[3].endswith("number 2")
+    press(seen, "up")
+    assert texts(seen.frame(NOW))[3].endswith("number 1")
+
+
 def test_the_chosen_task_is_followed_in_the_window_and_let_go_of_where_it_leaves() -> None:
     seen = view(*MANY)
     press(seen, "down", "down")
@@ -362,6 +374,7 @@ def test_a_cancel_is_asked_about_and_is_of_the_task_that_was_asked_about() -> No
     assert shown(seen).splitlines()[-1] == " cancel 00000002  number 2" + " " * 48 + "? y/n"
     seen.tasks.put(task(2, "queued", revision=999, label="number 2"), NOW)
 
+    assert chosen(seen) == "number 3"
     assert press(seen, "y") == Wish(Verb.CANCEL, task(2).id)
 
 

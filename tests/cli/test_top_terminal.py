@@ -142,6 +142,11 @@ def test_top_goes_on_when_the_daemon_is_back(tmux: Tmux, tmp_path: Path) -> None
             daemon.complete(ends)
         screen = tmux.until("1 running", "+1 completed", f"{ends[:8]} completed", f">{stays[:8]} running")
         assert "away for" not in screen
+        process.kill()
+        shutil.rmtree(tmp_path / "state")
+        process.start()
+        tmux.until(" 0 running", "+1 completed")
+        assert stays[:8] not in tmux.screen
     finally:
         process.end()
 
