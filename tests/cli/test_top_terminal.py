@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
+import struct
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,6 +125,33 @@ def test_the_terminal_is_given_back_as_it_was(
     assert tmux.until("as before").split("\n")[:3] == ["before", f"exit {code}", "as before"]
     assert tmux("display-message", "-p", "#{alternate_on} #{cursor_flag} #{wrap_flag}") == "0 1 1\n"
     assert (tmux.folder / "err").read_text() == ""
+
+
+def test_a_terminal_that_takes_nothing_does_not_keep_top_from_ending(taskctl: Taskctl) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 100, 200, 0, 0))
+    process = subprocess.Popen(
+        [*PROGRAM, "top"],
+        env=taskctl.environment(TERM="xterm"),
+        stdin=theirs,
+        stdout=theirs,
+        start_new_session=True,
+    )
+    try:
+        waiting, deadline = b"", time.monotonic() + PATIENCE
+        while int.from_bytes(waiting, sys.byteorder) < 4000:  # of the first frame, that is longer than a tty holds
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+            waiting = fcntl.ioctl(ours, termios.FIONREAD, bytes(4))
+
+        process.terminate()
+
+        assert process.wait(PATIENCE) == 143
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
 
 
 @needs_tmux

@@ -7,6 +7,7 @@ and nothing flickers. Lines never wrap.
 from __future__ import annotations
 
 import os
+import select
 import sys
 import termios
 from contextlib import AbstractContextManager
@@ -20,6 +21,9 @@ from taskd.cli.top.cells import Line
 ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 LEAVE: Final = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 CLEAR: Final = "\x1b[0m\x1b[2J"
+
+# Seconds after which a terminal that takes no bytes is left as it is.
+STALLED: Final = 1.0
 
 # What a terminal of another encoding shows instead.
 ASCII: Final = str.maketrans("━╸─…▏↑↓", "##-~_^v")
@@ -98,10 +102,14 @@ class Terminal(AbstractContextManager["Terminal"]):
         write(ENTER.encode())
 
     def give_back(self) -> None:
+        """A terminal that takes no bytes any more is not waited for long."""
+        keyboard, screen = sys.stdin.fileno(), sys.stdout.fileno()
         try:
-            write(LEAVE.encode())
+            if select.select([], [screen], [], STALLED)[1]:
+                write(LEAVE.encode())
             # What was typed and not read is not for the shell.
-            termios.tcsetattr(sys.stdin.fileno(), termios.TCSAFLUSH, self._before)
+            termios.tcflush(keyboard, termios.TCIFLUSH)
+            termios.tcsetattr(keyboard, termios.TCSANOW, self._before)
         except (OSError, termios.error):
             pass  # it is gone; whatever ended us is told instead
 
