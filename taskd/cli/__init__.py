@@ -22,7 +22,7 @@ from taskd.places import default_socket
 
 COMMANDS: Final = (
     *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),
-    *("call", "completion", "install-units", "doctor"),
+    *("call", "completion", "install-units", "doctor", "top"),
 )
 
 # What the shells' scripts set when the Tab key was pressed.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from functools import cache
 from typing import TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -138,10 +139,15 @@ def _known(value: JSON, kind: object) -> JSON:
     if get_origin(kind) is tuple and isinstance(value, list):
         return [_known(each, get_args(kind)[0]) for each in value]
     if isinstance(kind, type) and attrs.has(kind) and isinstance(value, dict):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         return {
             field.name: _known(value[field.name], hints[field.name])
             for field in attrs.fields(kind)
             if field.name in value and field.name != "raw"
         }
     return value
+
+
+@cache  # to resolve them anew for each of thousands of records would take most of the time
+def _hints(kind: type) -> Mapping[str, object]:
+    return get_type_hints(kind)
