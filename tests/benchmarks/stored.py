@@ -1,0 +1,116 @@
+"""A million ended tasks: what they cost whoever asks, the start, and the memory."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import statistics
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks import clients, peers
+from tests.benchmarks.measure import Extent, Outcomes, compared, in_turn, milliseconds
+from tests.benchmarks.resident import mebibytes, memory
+from tests.process import DaemonProcess
+
+# Tasks that are asked for, and pages.
+ASKED = 1000
+PAGE = 100
+
+
+@contextmanager
+def state(tasks: int) -> Iterator[Path]:
+    """The folder of a daemon with so many ended tasks: one that it ran, and others that differ in their ids."""
+    with peers.folder() as own:
+        if tasks:
+            with peers.taskd(own) as daemon, clients.connected(daemon.socket) as sock:
+                id = clients.ask(sock, "Task.start", operation="external")["id"]
+                clients.ask(sock, "Task.complete", id=id)
+                assert daemon.stop() == 0
+            multiply(own / "state" / "taskd.sqlite", id, tasks)
+        yield own
+
+
+def multiply(database: Path, id: str, tasks: int) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.row_factory = sqlite3.Row
+        row = dict(connection.execute("SELECT * FROM task").fetchone())
+        named = str(id).encode(), b'"seq":%d,' % row["seq"]
+        assert all(row["doc"].count(each) == 1 for each in named)
+        columns = ", ".join(row)
+
+        def others() -> Iterator[Sequence[object]]:
+            for seq in range(row["seq"] + 1, tasks + 1):
+                new = str(uuid.UUID(int=random.getrandbits(128), version=4))
+                doc = row["doc"].replace(named[0], new.encode()).replace(named[1], b'"seq":%d,' % seq)
+                # Each ended later than the one before, by less than a retention.
+                finished = row["finished_at"] + seq / 1000
+                yield tuple({**row, "seq": seq, "id": new, "doc": doc, "finished_at": finished}.values())
+
+        with connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.executemany(f"INSERT INTO task ({columns}) VALUES ({', '.join('?' * len(row))})", others())
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def sample(folder: Path) -> tuple[list[bytes], list[bytes]]:
+    """Requests for tasks of that state, and for pages of it, here and there."""
+    with closing(sqlite3.connect(folder / "state" / "taskd.sqlite")) as connection:
+        (last,) = connection.execute("SELECT max(seq) FROM task").fetchone()
+        seqs = [random.randint(PAGE + 1, max(PAGE + 1, last)) for _ in range(ASKED)]
+        find = "SELECT id FROM task WHERE seq = min(?, ?)"
+        ids = [connection.execute(find, (seq, last)).fetchone()[0] for seq in seqs]
+    stats = [clients.request("Task.stat", id=id, dbg="") for id in ids]
+    return stats, [clients.request("Task.list", cursor=str(seq), page_size=PAGE) for seq in seqs]
+
+
+def a_million(extent: Extent) -> Outcomes:
+    """With a million beside a thousand, and beside none."""
+    with state(extent.stored) as large, state(extent.few) as small, state(0) as empty:
+        asked = answers(large, small, extent)
+        starts = in_turn(extent.rounds, {"ours": lambda: start(large), "none": lambda: start(empty)})
+        sizes = in_turn(extent.rounds, {"ours": lambda: size(large), "none": lambda: size(empty)})
+    return {
+        **asked,
+        **compared(starts, {"start-stored": "none"}, milliseconds),
+        **compared(sizes, {"memory-stored": "none"}, mebibytes),
+    }
+
+
+def answers(large: Path, small: Path, extent: Extent) -> Outcomes:
+    few, many = sample(small), sample(large)
+
+    def asked(daemon: DaemonProcess, requests: Sequence[bytes]) -> float:
+        with clients.connected(daemon.socket) as sock:
+            return statistics.median(clients.one_at_a_time(sock, requests, extent.seconds))
+
+    with peers.taskd(large) as big, peers.taskd(small) as little:
+        stats, pages = (
+            in_turn(
+                extent.rounds,
+                {"ours": partial(asked, big, many[kind]), "few": partial(asked, little, few[kind])},
+            )
+            for kind in (0, 1)
+        )
+    return {
+        **compared(stats, {"stat-stored": "few"}, milliseconds),
+        **compared(pages, {"list-stored": "few"}, milliseconds),
+    }
+
+
+def start(folder: Path) -> float:
+    """Seconds from the start of the process until it listens."""
+    began = time.perf_counter()
+    with peers.taskd(folder):
+        return time.perf_counter() - began
+
+
+def size(folder: Path) -> float:
+    """Resident bytes of a daemon that has just answered."""
+    with peers.taskd(folder) as daemon, clients.connected(daemon.socket) as sock:
+        clients.ask(sock, "Task.list", page_size=PAGE)
+        return memory(peers.pid(daemon))
