@@ -21,6 +21,7 @@ from taskd.codec import dumps, schema
 from taskd.config import Config
 from taskd.errors import TaskdError
 from taskd.metrics import Metrics
+from tests.benchmarks import table as benchmarks
 
 README = Path(__file__).parent.parent / "README.rst"
 SETTINGS = README.parent / "systemd" / "taskd.toml"
@@ -140,6 +141,20 @@ def metrics() -> str:
     return table(*rows)
 
 
+def speed() -> str:
+    rows = [
+        (code(row.name), row.what, row.beside or "—", str(row.goal), benchmarks.reached(row))
+        for row in benchmarks.ROWS
+    ]
+    return table(("row", "what", "beside", "to reach", "reached"), *rows)
+
+
+def measured() -> str:
+    """When and where that was."""
+    said = benchmarks.figures()
+    return f"Measured on {said['date']}: {said['machine']}; load {said['load']}."
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "methods": methods,
     "params": params,
@@ -149,6 +164,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "rules": rules,
     "calls": calls,
     "metrics": metrics,
+    "speed": speed,
+    "machine": measured,
 }
 
 

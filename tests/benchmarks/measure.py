@@ -40,7 +40,7 @@ class Extent:
 FULL: Final = Extent()
 
 # Enough to see that a benchmark still runs.
-TINY: Final = Extent(1, 0.02, 1000, 100, 20, 4 << 20, 5, 2, 0.1, 3, install=False)
+TINY: Final = Extent(1, 0.02, 1000, 100, 20, 4 << 20, 5, 2, 0.1, 2, install=False)
 
 
 @attrs.frozen

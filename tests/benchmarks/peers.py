@@ -47,7 +47,7 @@ def python(*, install: bool) -> Path:
             raise Missing("the peers' venv is not made yet")
         try:
             subprocess.run([sys.executable, "-m", "venv", VENV], check=True, capture_output=True)
-            pip: list[str | Path] = [VENV / "bin" / "pip", "install", "--disable-pip-version-check", "-qq"]
+            pip = [str(VENV / "bin" / "pip"), "install", "--disable-pip-version-check", "-qq"]
             subprocess.run([*pip, *PACKAGES], check=True, capture_output=True)
         except subprocess.CalledProcessError as error:
             raise Missing(f"{', '.join(PACKAGES)} cannot be installed: {error.stderr.decode()[-200:]}") from None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import attrs
 
@@ -146,3 +148,22 @@ ROWS: Final = (
     ),
     Row("grows-size", "by message size, 10² to 10⁶ bytes", "linear", most(1, ""), growth.by_size, plotted=True),
 )
+
+# What was measured last on a machine that did nothing else, as ``--json`` writes it; README.rst has these figures.
+FIGURES: Final = Path(__file__).parent / "figures.json"
+
+
+def figures() -> dict[str, Any]:
+    """``date``, ``machine``, ``load``, and ``rows`` by name."""
+    read: dict[str, Any] = json.loads(FIGURES.read_text())
+    return read
+
+
+def reached(row: Row) -> str:
+    """The row's figure, in words: the median, and between what the rounds were."""
+    said = figures()["rows"].get(row.name)
+    if said is None:
+        return "not measured"
+    if "why" in said:
+        return f"skipped: {said['why']}"
+    return f"{said['value']:.3g} {row.goal.unit} ({said['low']:.3g} … {said['high']:.3g})".replace("  ", " ")

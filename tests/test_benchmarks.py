@@ -1,0 +1,87 @@
+"""README's table of speed and the benchmarks are one: each row has its benchmark, and each benchmark still runs.
+
+How fast anything is, is not asked here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from xml.etree import ElementTree
+
+import pytest
+
+from tests import readme
+from tests.benchmarks.measure import TINY, Curve, Extent, Found, Outcomes, Skipped, in_turn, ratio
+from tests.benchmarks.plot import svg
+from tests.benchmarks.table import ROWS, figures
+
+MEASURES = list(dict.fromkeys(row.measure for row in ROWS))
+
+
+def test_each_row_of_the_readme_has_its_benchmark_and_each_benchmark_its_row() -> None:
+    table = re.search(r"\.\. begin speed\n(.*)\.\. end speed\n", readme.README.read_text(), re.DOTALL)
+    assert table is not None
+
+    told = re.findall(r"^   \* - ``(.+)``$", table[1], re.MULTILINE)
+
+    assert told == [row.name for row in ROWS]
+    assert len(set(told)) == len(told)
+    assert set(figures()["rows"]) <= set(told)
+
+
+@pytest.mark.parametrize("measure", MEASURES, ids=lambda measure: measure.__name__)
+def test_every_benchmark_runs_and_says_what_its_rows_ask(measure: Callable[[Extent], Outcomes]) -> None:
+    outcomes = measure(TINY)
+
+    assert set(outcomes) == {row.name for row in ROWS if row.measure == measure}
+    for outcome in outcomes.values():
+        match outcome:
+            case Found() as found:
+                assert found.low <= found.value <= found.high
+            case Skipped(why):
+                assert why
+
+
+def test_a_figure_is_the_median_of_the_rounds_and_not_the_ratio_of_two_medians() -> None:
+    found = ratio([10.0, 40.0, 90.0], [10.0, 10.0, 30.0], str)
+
+    assert (found.value, found.low, found.high) == (3.0, 1.0, 4.0)
+
+
+def test_the_sides_take_turns_and_no_side_is_always_the_first() -> None:
+    turns: list[str] = []
+
+    def side(name: str) -> Callable[[], float]:
+        def measure() -> float:
+            turns.append(name)
+            return float(len(turns))
+
+        return measure
+
+    said = in_turn(3, {"one": side("one"), "other": side("other")})
+
+    assert turns == ["one", "other", "other", "one", "one", "other"]
+    assert said == {"one": [1.0, 4.0, 5.0], "other": [2.0, 3.0, 6.0]}
+
+
+def test_a_flat_curve_has_no_step_and_a_linear_one_is_as_steep_as_that() -> None:
+    flat = Curve("flat", "µs", "tasks", ((10, 5.0), (100, 5.0), (1000, 5.0)))
+    linear = Curve("linear", "µs", "tasks", ((10, 5.0), (100, 5.0), (1000, 50.0)))
+
+    assert flat.steepest() == 0.0
+    assert linear.steepest() == pytest.approx(1.0)
+
+
+def test_a_plot_is_an_image_with_every_point_of_every_curve() -> None:
+    curves = [
+        Curve("one <1>", "µs", "tasks", ((1, 5.0), (10, 50.0))),
+        Curve("two", "µs", "tasks", ((1, 7.0), (10, 7.0))),
+        Curve("three", "MiB", "connections", ((1, 7.0), (10, 7.0))),
+    ]
+
+    drawn = ElementTree.fromstring(svg(curves))
+
+    assert len(drawn.findall("{*}polyline")) == 3
+    assert len(drawn.findall("{*}circle")) == 6
+    assert any(each.text == "one <1>, µs" for each in drawn.findall("{*}text"))
