@@ -16,8 +16,9 @@ import trio
 
 logger = logging.getLogger("taskd")
 
-# Seconds between two looks, and those by which it must be off to be told: less is how clocks are kept.
-LOOK: Final = 2.0
+# Seconds between two looks, and those by which it must be off to be told: less is how clocks are kept. The looks
+# are at the full multiples, as those of ``service.health`` are: one wake is enough for both.
+LOOK: Final = 2.5
 JUMP: Final = 1.0
 
 
@@ -30,7 +31,7 @@ async def watch() -> NoReturn:
     """Say it in the log when the wall clock was set."""
     offset = _offset()
     while True:
-        await trio.sleep(LOOK)
+        await trio.sleep_until((trio.current_time() // LOOK + 1) * LOOK)
         before, offset = offset, _offset()
         if abs(jump := offset - before) >= JUMP:
             way = "forward" if jump > 0 else "back"

@@ -28,9 +28,10 @@ logger = logging.getLogger("taskd.service")
 # Seconds.
 PATIENCE: Final = 5.0
 
-# Seconds between two looks at the clock, and how many of them the worst is kept of.
-BEAT: Final = 1.0
-BEATS: Final = 60
+# Seconds between two looks at the clock, and how many of them the worst is kept of: a minute's. They are at the
+# full multiples, as those of ``clock`` are, so that a daemon with nothing to do wakes for both at once.
+BEAT: Final = 2.5
+BEATS: Final = 24
 
 
 @attrs.define(eq=False)
@@ -55,7 +56,7 @@ class Health:
     async def beat(self) -> None:
         """Look how late the event loop wakes. Never returns."""
         while True:
-            due = trio.current_time() + BEAT
+            due = (trio.current_time() // BEAT + 1) * BEAT
             await trio.sleep_until(due)
             self._late.append(max(0.0, trio.current_time() - due))
 
