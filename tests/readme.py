@@ -74,7 +74,9 @@ def errors_raised() -> Iterable[type[TaskdError]]:
 
 
 def error_table() -> str:
-    ours = {"Conflict", "Config_error", "No_daemon", "Refused", "Illegal_move", "Store_unusable"}
+    ours = {
+        "Conflict", "Config_error", "No_daemon", "Refused", "Not_completed", "Illegal_move", "Store_unusable",
+    }  # fmt: skip
     rows = [
         (code(each.name), str(each.number), code(" ".join(f.name for f in attrs.fields(each))), each.sentence)
         for each in errors_raised()

@@ -19,7 +19,8 @@ from taskd.cli import exits, meter, say, words
 from taskd.cli.exits import Exit
 from taskd.cli.meter import Silent
 from taskd.cli.sentences import sentence
-from taskd.client import Call, NoDaemon, Record, Refused, on_trio, verbs
+from taskd.client import Call, NoDaemon, Record, Refused, verbs
+from taskd.client.on_trio.connection import Connection, connect
 from taskd.errors import BadParams, TaskdError
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class Link:
 
     path: str
     meter: Silent
-    _daemon: on_trio.Daemon | None = None
+    _daemon: Connection | None = None
     _connecting: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _deadline: float | None = attrs.field(default=None, init=False)
 
@@ -87,10 +88,10 @@ class Link:
                     self.close()
                 await self._bear(error)
 
-    async def _connected(self) -> on_trio.Daemon:
+    async def _connected(self) -> Connection:
         async with self._connecting:
             if self._daemon is None:
-                self._daemon = await on_trio.connect(self.path)
+                self._daemon = await connect(self.path)
                 self.meter.away(self.away)
             return self._daemon
 

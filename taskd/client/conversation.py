@@ -7,6 +7,7 @@ the bytes, and how long anybody waits, is the business of ``blocking`` and ``on_
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count
@@ -15,6 +16,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from taskd import errors, wire
+from taskd.client import refusals
 from taskd.errors import BadParams, Refused, TaskdError, WireError
 from taskd.model import JSON
 
@@ -27,11 +29,15 @@ DEEPEST_REPLY: Final = 1000
 
 @attrs.frozen
 class Call(Generic[T]):
-    """A call of ``method``; ``read`` makes of its bare result what the caller gets."""
+    """A call of ``method``; ``read`` makes of its bare result what the caller gets.
+
+    ``again``: it may be made twice, so one that broke with its connection is made again where that is wanted.
+    """
 
     method: str
     params: Mapping[str, JSON]
     read: Callable[[JSON], T]
+    again: bool = False
 
 
 @attrs.frozen
@@ -46,10 +52,12 @@ class Notification:
 class Conversation:
     """The calls in flight, the replies that have come for them, and the notifications, oldest first.
 
-    Unlike a reply, which somebody waits for, notifications pile up until they are taken.
+    Unlike a reply, which somebody waits for, notifications pile up until they are taken. ``answered`` says that
+    a daemon has replied at all.
     """
 
     notifications: deque[Notification] = attrs.field(factory=deque, init=False)
+    answered: bool = attrs.field(default=False, init=False)
     _ids: Iterator[int] = attrs.field(factory=lambda: count(1), init=False)
     _replies: dict[int, JSON | TaskdError | None] = attrs.field(factory=dict, init=False)
     _framing: wire.Framing = attrs.field(factory=lambda: wire.JsonStream(LONGEST_REPLY, DEEPEST_REPLY), init=False)
@@ -95,6 +103,7 @@ class Conversation:
                     raise errors.InvalidRequest("what answers does not speak as taskd does")
 
     def _replied(self, id: int, reply: JSON) -> None:
+        self.answered = True
         if id in self._replies:
             self._replies[id] = reply
 
@@ -128,10 +137,18 @@ def refusal(error: JSON) -> Refused:
     details = tuple(map(str, data)) if isinstance(data, list) else () if data is None else (str(data),)
     if number == 1:
         named = [kind for kind in _kinds() if kind.name == message]
-        return Refused(message, _sentence(named, details) or f"{message}: {', '.join(details)}", details)
+        sentence = _sentence(named, details) or f"{message}: {', '.join(details)}"
+        return refusals.BY_NAME.get(message, Refused)(message, sentence, details)
     numbered = [kind for kind in _kinds() if kind.number == number]
     name = numbered[0].name if numbered else str(number)
-    return Refused(name, _sentence(numbered, details) or message, details)
+    return refusals.BY_NAME.get(name, Refused)(name, _sentence(numbered, details) or message, details)
+
+
+def hung_up(socket: int) -> bool:
+    """Whether whoever is at the other end of a socket, given by its file descriptor, has closed it."""
+    poll = select.poll()
+    poll.register(socket, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def reason(error: Exception) -> str:

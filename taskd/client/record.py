@@ -10,12 +10,14 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from functools import cache
-from typing import TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
 from taskd import codec
+from taskd.errors import NotCompleted
 from taskd.model import JSON, Failure, LogLine, Progress, Residue, Speed, Time
+from taskd.states import State
 
 T = TypeVar("T")
 
@@ -55,6 +57,28 @@ class Record:
     def ended(self) -> bool:
         """Nothing changes its outcome any more. Told from the time, which an unknown state has too."""
         return self.finished_at is not None
+
+    def check(self) -> Self:
+        """The record itself, of a task that completed.
+
+        Raises:
+            NotCompleted: it failed, was cancelled, or has not ended.
+        """
+        if self.state == State.COMPLETED.value:
+            return self
+        failure = self.error or Failure("", "")
+        raise NotCompleted(self.id, self.state, failure.code, failure.message)
+
+
+@attrs.define(eq=False)
+class Running:
+    """A task that a block of code runs beside. ``record`` is how it began, and after the block how it ended."""
+
+    record: Record
+
+    @property
+    def id(self) -> str:
+        return self.record.id
 
 
 @attrs.frozen

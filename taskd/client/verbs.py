@@ -6,14 +6,18 @@ counts and an older daemon is not asked about a field that it does not know.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import attrs
 
 from taskd.client.conversation import Call
 from taskd.client.record import Grant, Lines, Offer, Page, Record, page, read, record
 from taskd.model import JSON, Speed
+
+T = TypeVar("T")
 
 
 def _given(**params: JSON) -> dict[str, JSON]:
@@ -64,7 +68,17 @@ def start(
         destroy_on_finish=destroy_on_finish,
         dbg=dbg,
     )
-    return Call("Task.start", given, record)
+    return Call("Task.start", given, record, again=request_id is not None)
+
+
+def twice(call: Call[T]) -> Call[T]:
+    """The call, such that it may be made twice, where that can be: a start gets a ``request_id`` of its own.
+
+    A task that is forgotten when it ends can have none.
+    """
+    if call.again or call.method != "Task.start" or call.params.get("destroy_on_finish"):
+        return call
+    return attrs.evolve(call, params={"request_id": os.urandom(16).hex(), **call.params}, again=True)
 
 
 def copy(
@@ -92,7 +106,7 @@ def copy(
 
 def get(id: str) -> Call[Record]:
     """The record of a task."""
-    return Call("Task.get", {"id": id}, record)
+    return Call("Task.get", {"id": id}, record, again=True)
 
 
 def page_of(
@@ -117,22 +131,22 @@ def page_of(
         page_size=page_size,
         cursor=cursor,
     )
-    return Call("Task.list", given, page)
+    return Call("Task.list", given, page, again=True)
 
 
 def ids() -> Call[tuple[str, ...]]:
     """The ids of all tasks that the caller may see, oldest first."""
-    return Call("Task.ls", {}, _ids)
+    return Call("Task.ls", {}, _ids, again=True)
 
 
 def wait(id: str, timeout_s: float | None = None, after_revision: int | None = None) -> Call[Record]:
     """The record when the task ended, or changed after that revision, or the seconds are over."""
-    return Call("Task.wait", _given(id=id, timeout_s=timeout_s, after_revision=after_revision), record)
+    return Call("Task.wait", _given(id=id, timeout_s=timeout_s, after_revision=after_revision), record, again=True)
 
 
 def cancel(id: str, *, must: bool | None = None) -> Call[None]:
     """Ask a task to stop; durable when answered. With ``must`` a cancel that is too late is refused."""
-    return Call("Task.cancel", _given(id=id, must=must), _nothing)
+    return Call("Task.cancel", _given(id=id, must=must), _nothing, again=True)
 
 
 def destroy(id: str, *, force: bool | None = None) -> Call[None]:
@@ -142,7 +156,7 @@ def destroy(id: str, *, force: bool | None = None) -> Call[None]:
 
 def log(id: str, start: int = 0, limit: int = 1000) -> Call[Lines]:
     """At most ``limit`` lines (1 to 1000) of a task's log from number ``start`` on."""
-    return Call("Task.log", {"id": id, "from": start, "limit": limit}, partial(read, kind=Lines))
+    return Call("Task.log", {"id": id, "from": start, "limit": limit}, partial(read, kind=Lines), again=True)
 
 
 def recover(id: str) -> Call[Record]:
@@ -191,7 +205,7 @@ def fail(id: str, code: str, message: str, data: Sequence[str] = ()) -> Call[Rec
 
 def operations() -> Call[tuple[Offer, ...]]:
     """What can be started."""
-    return Call("Operation.ls", {}, _offers)
+    return Call("Operation.ls", {}, _offers, again=True)
 
 
 def add_token(user: str, roles: Sequence[str], expires_s: float | None = None) -> Call[Grant]:
@@ -206,12 +220,20 @@ def add_token(user: str, roles: Sequence[str], expires_s: float | None = None) -
 
 def tokens() -> Call[tuple[Grant, ...]]:
     """All tokens, oldest first, without what their holders present; an admin's call."""
-    return Call("Token.ls", {}, _grants)
+    return Call("Token.ls", {}, _grants, again=True)
 
 
 def remove_token(id: str) -> Call[None]:
     """Remove a token; what goes on under it ends. An admin's call."""
     return Call("Token.rm", {"id": id}, _nothing)
+
+
+def watch(
+    ids: Sequence[str] | None, *, since: int | None, log: bool, log_from: Mapping[str, int] | None
+) -> Call[None]:
+    """Be told, as notifications ``Task.event``, what happens to tasks; ``event`` reads them."""
+    given = _given(ids=None if ids is None else [*ids], since=since, log=log, log_from=log_from or None)
+    return Call("Task.watch", given, _nothing)
 
 
 def raw(method: str, params: Mapping[str, JSON]) -> Call[JSON]:

@@ -252,3 +252,18 @@ class Refused(TaskdError):
     error: str
     text: str
     details: tuple[str, ...] = ()
+
+
+@attrs.define(auto_exc=True)
+class NotCompleted(TaskdError):
+    """A task that was to complete has not: its ``state``, and the stable code and sentence of its failure."""
+
+    name: ClassVar[str] = "Not_completed"
+    sentence: ClassVar[str] = "task {id} is {state}: {failure}: {text}"
+    id: str
+    state: str
+    failure: str
+    text: str
+
+    def __str__(self) -> str:
+        return super().__str__() if self.failure else f"task {self.id} is {self.state}"

@@ -1,4 +1,4 @@
-"""The client on trio: one connection, as many calls in flight as there are tasks that call.
+"""One connection on trio: as many calls in flight as there are tasks that call, and the notifications beside them.
 
 No task runs in the background. One of those who wait for a reply reads for all of them, and leaves the seat
 to another when it has its own; so an error surfaces where it is waited for, unwrapped.
@@ -9,38 +9,22 @@ call's, and its reply is dropped. The daemon goes on with what was asked.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from functools import update_wrapper
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import attrs
 import trio
 
-from taskd.client import verbs
-from taskd.client.conversation import Call, Conversation, Notification, reason
-from taskd.client.record import Record
+from taskd.client.conversation import Call, Conversation, Notification, hung_up, reason
 from taskd.errors import BadParams, NoDaemon, Refused, WireError
-from taskd.model import JSON
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 CHUNK: Final = 65536
 
 
-def _said(verb: Callable[P, Call[T]]) -> Callable[Concatenate[Daemon, P], Awaitable[T]]:
-    """A verb as a method: make the call, wait for its reply."""
-
-    async def method(self: Daemon, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.ask(verb(*args, **kwargs))
-
-    update_wrapper(method, verb)
-    return method
-
-
 @attrs.define(eq=False, repr=False)
-class Daemon:
+class Connection:
     """A connection to the daemon on ``path``.
 
     Every call raises Refused where the daemon does not grant it, and NoDaemon where nobody answers any more.
@@ -56,19 +40,20 @@ class Daemon:
     _over: NoDaemon | Refused | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
-        return f"<Daemon {self.path} {self._conversation!r}>"
+        return repr(self._conversation)
 
     def close(self) -> None:
         """The daemon goes on with what was asked of it."""
         self._end(NoDaemon(self.path, "the connection is closed"))
         self._socket.close()
 
+    @property
+    def over(self) -> bool:
+        """Nothing is answered any more: it has ended, or the daemon, which did answer before, has hung up."""
+        return self._over is not None or (self._conversation.answered and hung_up(self._socket.fileno()))
+
     def _end(self, error: NoDaemon | Refused) -> None:
         self._over = self._over or error
-
-    async def call(self, method: str, /, **params: JSON) -> JSON:
-        """The bare result of any method."""
-        return await self.ask(verbs.raw(method, params))
 
     async def ask(self, call: Call[T]) -> T:
         """The result of a call, as its verb reads it."""
@@ -137,37 +122,9 @@ class Daemon:
         if self._over is not None:
             raise attrs.evolve(self._over)
 
-    async def list(self, **filters: Any) -> AsyncIterator[Record]:
-        """All records that the filters of ``page_of`` let through, page by page."""
-        while True:
-            page = await self.page_of(**filters)
-            for record in page.tasks:
-                yield record
-            if page.next_cursor is None:
-                return
-            filters["cursor"] = page.next_cursor
 
-    start = _said(verbs.start)
-    copy = _said(verbs.copy)
-    get = _said(verbs.get)
-    page_of = _said(verbs.page_of)
-    ids = _said(verbs.ids)
-    wait = _said(verbs.wait)
-    cancel = _said(verbs.cancel)
-    destroy = _said(verbs.destroy)
-    log = _said(verbs.log)
-    recover = _said(verbs.recover)
-    update = _said(verbs.update)
-    complete = _said(verbs.complete)
-    fail = _said(verbs.fail)
-    operations = _said(verbs.operations)
-    add_token = _said(verbs.add_token)
-    tokens = _said(verbs.tokens)
-    remove_token = _said(verbs.remove_token)
-
-
-async def connect(path: str) -> Daemon:
-    """Connect; whoever does without ``open`` closes it.
+async def connect(path: str) -> Connection:
+    """Connect.
 
     Raises:
         NoDaemon: nobody listens there, or we may not connect.
@@ -180,14 +137,4 @@ async def connect(path: str) -> Daemon:
         if isinstance(error, OSError | ValueError):
             raise NoDaemon(path, reason(error)) from None
         raise
-    return Daemon(path, sock)
-
-
-@asynccontextmanager
-async def open(path: str) -> AsyncIterator[Daemon]:
-    """See ``taskd.client.open``."""
-    daemon = await connect(path)
-    try:
-        yield daemon
-    finally:
-        daemon.close()
+    return Connection(path, sock)

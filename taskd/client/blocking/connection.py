@@ -1,4 +1,4 @@
-"""The blocking client: one plain socket, one call at a time.
+"""One connection on a plain socket, one call at a time.
 
 A call that is interrupted while it waits for its reply (KeyboardInterrupt, TimeoutError) leaves the connection
 in step: the reply is known by its id and dropped when it comes. The daemon goes on with what was asked. A call
@@ -10,77 +10,55 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from functools import update_wrapper
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import attrs
 
-from taskd.client import verbs
-from taskd.client.conversation import Call, Conversation, reason
-from taskd.client.record import Record
+from taskd.client.conversation import Call, Conversation, Notification, hung_up, reason
 from taskd.errors import BadParams, NoDaemon, Refused, WireError
-from taskd.model import JSON
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 CHUNK: Final = 65536
 
 
-def _said(verb: Callable[P, Call[T]]) -> Callable[Concatenate[Daemon, P], T]:
-    """A verb as a method: make the call, wait for its reply."""
-
-    def method(self: Daemon, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.ask(verb(*args, **kwargs))
-
-    update_wrapper(method, verb)
-    return method
-
-
 @attrs.define(eq=False, repr=False)
-class Daemon(AbstractContextManager["Daemon"]):
-    """A connection to the daemon on ``path``. ``timeout_s``: seconds that a call waits for its reply.
+class Connection:
+    """A connection to the daemon on ``path``.
 
     Every call raises Refused where the daemon does not grant it, NoDaemon where nobody answers any more, and
-    TimeoutError when its time is up.
+    TimeoutError when its time is up; ``deadline`` is one of ``time.monotonic``.
     """
 
     path: str
     _socket: socket.socket
-    timeout_s: float | None = None
     _conversation: Conversation = attrs.field(factory=Conversation, init=False)
     _over: NoDaemon | Refused | None = attrs.field(default=None, init=False)
 
     def __repr__(self) -> str:
-        return f"<Daemon {self.path} {self._conversation!r}>"
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return repr(self._conversation)
 
     def close(self) -> None:
         """The daemon goes on with what was asked of it."""
         self._end(NoDaemon(self.path, "the connection is closed"))
 
+    @property
+    def over(self) -> bool:
+        """Nothing is answered any more: it has ended, or the daemon, which did answer before, has hung up."""
+        return self._over is not None or (self._conversation.answered and hung_up(self._socket.fileno()))
+
     def _end(self, error: NoDaemon | Refused) -> None:
         self._over = self._over or error
         self._socket.close()
 
-    def call(self, method: str, /, **params: JSON) -> JSON:
-        """The bare result of any method."""
-        return self.ask(verbs.raw(method, params))
-
-    def ask(self, call: Call[T]) -> T:
+    def ask(self, call: Call[T], deadline: float | None = None) -> T:
         """The result of a call, as its verb reads it."""
         self._check()
         id, data = self._conversation.call(call)
         try:
             self._guarded(self._send, data)
-            deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-            while not self._conversation.has_reply(id):
-                self._wait(deadline)
-                self._guarded(self._receive)
+            self._until(lambda: self._conversation.has_reply(id), deadline)
             result = self._conversation.take(id)
         finally:
             self._conversation.forget(id)
@@ -88,6 +66,18 @@ class Daemon(AbstractContextManager["Daemon"]):
             return call.read(result)
         except BadParams as error:
             raise NoDaemon(self.path, str(error)) from None
+
+    def notification(self) -> Notification:
+        """The next thing that the daemon says without being asked."""
+        notifications = self._conversation.notifications
+        self._until(lambda: bool(notifications), None)
+        return notifications.popleft()
+
+    def _until(self, true: Callable[[], bool], deadline: float | None) -> None:
+        """Wait until what has come makes it true."""
+        while not true():
+            self._wait(deadline)
+            self._guarded(self._receive)
 
     def _check(self) -> None:
         """Where the connection is over, every call says why it is."""
@@ -101,7 +91,7 @@ class Daemon(AbstractContextManager["Daemon"]):
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         if not poll.poll(None if left is None else left * 1000):
-            raise TimeoutError(f"no reply within {self.timeout_s} seconds")
+            raise TimeoutError("no reply in time")
 
     def _guarded(self, act: Callable[..., None], *args: Any) -> None:
         """What must not be left half done: whoever interrupts it ends the connection."""
@@ -130,36 +120,9 @@ class Daemon(AbstractContextManager["Daemon"]):
             raise ConnectionResetError("the connection was closed")
         self._conversation.receive(data)
 
-    def list(self, **filters: Any) -> Iterator[Record]:
-        """All records that the filters of ``page_of`` let through, page by page."""
-        while True:
-            page = self.page_of(**filters)
-            yield from page.tasks
-            if page.next_cursor is None:
-                return
-            filters["cursor"] = page.next_cursor
 
-    start = _said(verbs.start)
-    copy = _said(verbs.copy)
-    get = _said(verbs.get)
-    page_of = _said(verbs.page_of)
-    ids = _said(verbs.ids)
-    wait = _said(verbs.wait)
-    cancel = _said(verbs.cancel)
-    destroy = _said(verbs.destroy)
-    log = _said(verbs.log)
-    recover = _said(verbs.recover)
-    update = _said(verbs.update)
-    complete = _said(verbs.complete)
-    fail = _said(verbs.fail)
-    operations = _said(verbs.operations)
-    add_token = _said(verbs.add_token)
-    tokens = _said(verbs.tokens)
-    remove_token = _said(verbs.remove_token)
-
-
-def connect(path: str, timeout_s: float | None = None) -> Daemon:
-    """Connect to the daemon that listens on the Unix socket ``path``; a context manager that closes it.
+def connect(path: str) -> Connection:
+    """Connect.
 
     Raises:
         NoDaemon: nobody listens there, or we may not connect.
@@ -172,4 +135,4 @@ def connect(path: str, timeout_s: float | None = None) -> Daemon:
         if isinstance(error, OSError | ValueError):
             raise NoDaemon(path, reason(error)) from None
         raise
-    return Daemon(path, sock, timeout_s)
+    return Connection(path, sock)
