@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from taskd import codec
 from taskd.client import verbs
 from taskd.client.conversation import Call, Notification
 from taskd.client.record import Record, read, record
@@ -98,12 +99,27 @@ def event(params: JSON) -> Event | None:
     return None if kind is None else read(params, kind)
 
 
+@attrs.frozen
+class Told:
+    """What is remembered of a record: its ``revision``, and a hash of the ``rest``.
+
+    A daemon that starts again gives every task a new revision, whether anything else has changed or not.
+    """
+
+    revision: int
+    rest: int
+
+    @classmethod
+    def of(cls, record: Record) -> Told:
+        return cls(record.revision, hash(codec.dumps({**record.raw, "revision": None})))
+
+
 @attrs.define(eq=False)
 class Standing:
     """Where a watcher of the tasks ``ids``, or of all, stands, whatever it is connected to.
 
-    ``_told`` is the newest revision, by task, of what was told of it, until it has ended; of those in ``ids``,
-    until it is gone. While all is told anew, ``_unheard`` are those of them that were not told of again yet.
+    ``_told`` is, by task, what was told of it last, until it has ended; of those in ``ids``, until it is gone.
+    While all is told anew, ``_unheard`` are those of them that were not told of again yet.
     ``_due`` is what is to be told next; an id in it is that of a task to be asked about.
     """
 
@@ -111,7 +127,7 @@ class Standing:
     log: bool
     _due: deque[Event | str] = attrs.field(factory=deque, init=False)
     _since: int | None = None
-    _told: dict[str, int] = attrs.field(factory=dict)
+    _told: dict[str, Told] = attrs.field(factory=dict)
     _unheard: set[str] = attrs.field(factory=set)
     _log_from: dict[str, int] = attrs.field(factory=dict)
     _over: dict[str, None] = attrs.field(factory=dict)
@@ -171,16 +187,17 @@ class Standing:
     def _state(self, said: Snapshot | Changed) -> Iterator[Event]:
         record = said.record
         self._unheard.discard(record.id)
-        new = self._told.get(record.id) != record.revision
+        before, now = self._told.get(record.id), Told.of(record)
         if record.ended and self.ids is None:
             self._told.pop(record.id, None)
         else:
-            self._told[record.id] = record.revision
+            self._told[record.id] = now
         if record.ended:
             self._remember(record.id)
         if isinstance(said, Changed):
             self._since = said.revision
-        if new:
+        known = before is not None and (before == now if isinstance(said, Changed) else before.rest == now.rest)
+        if not known:
             yield said
 
     def found(self, record: Record) -> None:
