@@ -28,7 +28,7 @@ def back_up(daemon: client.Daemon, source: str, target: str) -> bool:
         print(f"{name}: {error}")
         return False
     else:
-        print(f"{name}: {task.record.progress.done} bytes, verified")
+        print(f"{name}: {task.record.result['bytes']} bytes, verified")
     return True
 
 

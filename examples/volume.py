@@ -6,6 +6,8 @@ xapi-storage-script runs a plugin as a folder of scripts, a process for each cal
 
     for method in Plugin.Query SR.ls Volume.stat Volume.clone Volume.destroy; do ln -s volume.py $method; done
 
+Its first line has to name a Python that taskd is installed for, ``#!/opt/taskd/bin/python`` say.
+
 ``Volume.clone`` is what takes long. It is a copy in taskd: a volume is whole or was never there, whether this
 script is told to end (the copy is cancelled), or the daemon dies and is started again (the copy is made anew, and
 this script waits on); ``taskctl`` shows how far it is. What xapi asks of a *datapath* plugin, ``Data.copy`` and
@@ -74,8 +76,16 @@ METHODS = {
 }
 
 
+class Ended(Exception):
+    """Somebody wants this script to end."""
+
+
+def end(*_):
+    raise Ended("by SIGTERM")
+
+
 def main():
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    signal.signal(signal.SIGTERM, end)
     method = METHODS[os.path.basename(sys.argv[0]).lower()]
     try:
         result = method(**json.load(sys.stdin))

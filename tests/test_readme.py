@@ -97,9 +97,13 @@ def test_the_tables_are_the_codes() -> None:
     assert readme.current(TEXT) == TEXT, "run: python -m tests.readme"
 
 
-def test_it_renders_without_a_warning() -> None:
+PAGES = [readme.README, *sorted((readme.README.parent / "examples").rglob("*.rst"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(readme.README.parent)))
+def test_a_page_renders_without_a_warning(page: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "docutils", "--report=1", "--halt=5", str(readme.README), os.devnull],
+        [sys.executable, "-m", "docutils", "--report=1", "--halt=5", str(page), os.devnull],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

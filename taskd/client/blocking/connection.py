@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 CHUNK: Final = 65536
 
+# Seconds that a wait may last at a time: a signal that comes a moment before it is heeded after it.
+GLANCE: Final = 0.5
+
 
 @attrs.define(eq=False, repr=False)
 class Connection:
@@ -87,11 +90,14 @@ class Connection:
     def _wait(self, deadline: float | None) -> None:
         """Until there is something to read. No byte is in our hands here: it may be interrupted."""
         self._check()
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        if not poll.poll(None if left is None else left * 1000):
-            raise TimeoutError("no reply in time")
+        while True:
+            left = GLANCE if deadline is None else min(GLANCE, max(0.0, deadline - time.monotonic()))
+            if poll.poll(left * 1000):
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError("no reply in time")
 
     def _guarded(self, act: Callable[..., None], *args: Any) -> None:
         """What must not be left half done: whoever interrupts it ends the connection."""
