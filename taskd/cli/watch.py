@@ -19,15 +19,13 @@ from taskd.cli import exits, meter, say, words
 from taskd.cli.exits import Exit
 from taskd.cli.meter import Silent
 from taskd.cli.sentences import sentence
-from taskd.client import Call, NoDaemon, Record, Refused, verbs
-from taskd.client.on_trio.connection import Connection, connect
+from taskd.client import Call, NoDaemon, Record, Refused, on_trio, verbs
 from taskd.errors import BadParams, TaskdError
 
 T = TypeVar("T")
 
-# Seconds that a daemon may be away, and between two looks whether it is back.
+# Seconds that a daemon may be away.
 PATIENCE: Final = 10.0
-RETRY: Final = 0.1
 
 # Seconds: the longest between two looks at a task whose rate is shown, the shortest, and the longest at one
 # of which only its end, and what hinders it, matters.
@@ -47,18 +45,13 @@ ASKED: Final = "; its cancel was asked for"
 
 @attrs.define(eq=False)
 class Link:
-    """A connection that outlives the daemon's restarts."""
+    """The daemon, which may restart, and the meter, which says so. ``away``: it does not answer now."""
 
     path: str
     meter: Silent
-    _daemon: Connection | None = None
-    _connecting: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    _deadline: float | None = attrs.field(default=None, init=False)
-
-    @property
-    def away(self) -> bool:
-        """There is no connection now."""
-        return self._daemon is None
+    away: bool = attrs.field(default=False, init=False)
+    _daemon: on_trio.Daemon | None = attrs.field(default=None, init=False)
+    _unsent: list[Callable[[], None]] = attrs.field(factory=list, init=False)
 
     async def connect(self) -> None:
         """Connect for the first time; here there is no patience.
@@ -66,7 +59,15 @@ class Link:
         Raises:
             NoDaemon: nobody answers.
         """
-        await self._connected()
+        self._daemon = await on_trio.connect(self.path, PATIENCE, self._told)
+
+    def _told(self, away: bool) -> None:
+        self.away = away
+        self.meter.away(away)
+        if away:
+            self.meter.note("the daemon went away; waiting for it to come back")
+        while self._unsent and not away:
+            self._unsent.pop()()
 
     async def ask(self, call: Call[T], sending: Callable[[], None] = lambda: None) -> T:
         """The result of a call that may be made again; ``sending`` is called before it may be heard.
@@ -75,40 +76,16 @@ class Link:
             NoDaemon: the daemon was away for longer than our patience.
             Refused: the daemon's no.
         """
-        while True:
-            daemon = None
-            try:
-                daemon = await self._connected()
-                sending()
-                result = await daemon.ask(call)
-                self._deadline = None
-                return result
-            except NoDaemon as error:
-                if daemon is not None and daemon is self._daemon:
-                    self.close()
-                await self._bear(error)
-
-    async def _connected(self) -> Connection:
-        async with self._connecting:
-            if self._daemon is None:
-                self._daemon = await connect(self.path)
-                self.meter.away(self.away)
-            return self._daemon
-
-    async def _bear(self, error: NoDaemon) -> None:
-        now = trio.current_time()
-        self.meter.away(self.away)
-        if self._deadline is None:
-            self._deadline = now + PATIENCE
-            self.meter.note("the daemon went away; waiting for it to come back")
-        if now >= self._deadline:
-            raise error
-        await trio.sleep(RETRY)
+        assert self._daemon is not None
+        if self.away:
+            self._unsent.append(sending)
+        else:
+            sending()
+        return await self._daemon.ask(call)
 
     def close(self) -> None:
         if self._daemon is not None:
             self._daemon.close()
-            self._daemon = None
 
 
 @attrs.define(eq=False)

@@ -585,14 +585,23 @@ def test_recover_tells_what_is_still_owed(
 
 
 async def test_patience_with_a_daemon_that_stays_away_has_an_end(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    link = watch.Link(str(tmp_path / "s"), Silent())
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(link.path)
+        listener.listen()
+        await link.connect()
+    (tmp_path / "s").unlink()
     began = trio.current_time()
 
     with pytest.raises(NoDaemon):
-        await watch.Link(str(tmp_path / "s"), Silent()).ask(verbs.ids())
+        await link.ask(verbs.ids())
+    link.close()
 
     assert watch.PATIENCE <= trio.current_time() - began < watch.PATIENCE + 1
+    assert link.away
+    assert capsys.readouterr().err == "taskctl: the daemon went away; waiting for it to come back\n"
 
 
 async def test_the_first_connection_is_not_waited_for(

@@ -204,6 +204,7 @@ def connect(
     Raises:
         NoDaemon: nobody listens there, or we may not connect.
     """
-    daemon = Daemon(path, Patience(patience_s, away), connection.connect(path), timeout_s)
-    daemon._patience.met(time.monotonic())
+    patient = Patience(patience_s, away)
+    daemon = Daemon(path, patient, connection.connect(path), timeout_s)
+    patient.met(time.monotonic())
     return daemon

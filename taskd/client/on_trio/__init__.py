@@ -189,13 +189,24 @@ class Daemon:
     remove_token = _said(verbs.remove_token)
 
 
+async def connect(path: str, patience_s: float = 0.0, away: Callable[[bool], None] = patience.ignore) -> Daemon:
+    """As ``taskd.client.open``, for whoever closes it without a block.
+
+    Raises:
+        NoDaemon: nobody listens there, or we may not connect.
+    """
+    patient = Patience(patience_s, away)
+    daemon = Daemon(path, patient, await connection.connect(path))
+    patient.met(trio.current_time())
+    return daemon
+
+
 @asynccontextmanager
 async def open(
     path: str, patience_s: float = 0.0, away: Callable[[bool], None] = patience.ignore
 ) -> AsyncIterator[Daemon]:
     """See ``taskd.client.open``."""
-    daemon = Daemon(path, Patience(patience_s, away), await connection.connect(path))
-    daemon._patience.met(trio.current_time())
+    daemon = await connect(path, patience_s, away)
     try:
         yield daemon
     finally:
