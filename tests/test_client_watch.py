@@ -335,6 +335,27 @@ def played(folder: Path, *replies: bytes | None) -> threading.Thread:
     return player
 
 
+async def test_a_watch_is_entered_when_the_daemon_is_back(process: DaemonProcess) -> None:
+    went, back = trio.Event(), trio.Event()
+    async with client.open(
+        process.socket, patience_s=PATIENCE, away=lambda away: went.set() if away else None
+    ) as daemon:
+        made = await daemon.start("external")
+        process.kill()
+
+        async def enter() -> None:
+            async with daemon.watch(made.id) as events:
+                assert (await anext(events)).record.id == made.id  # type: ignore[union-attr]  # a snapshot
+                back.set()
+
+        with trio.fail_after(2 * PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(enter)
+                await went.wait()
+                await trio.to_thread.run_sync(process.start)
+                await back.wait()
+
+
 def test_a_start_that_breaks_is_made_again_with_the_same_request_id(tmp_path: Path) -> None:
     record = b'"result": {"id": "a", "revision": 1, "operation": "x", "state": "queued", "created_at": null}'
     record = record.replace(b"null", b'"2026-01-01T00:00:00.000Z"')

@@ -91,18 +91,21 @@ class Daemon(AbstractContextManager["Daemon"]):
         if self._patience.seconds:
             call = verbs.twice(call)
         deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
+        late = TimeoutError(f"no reply within {self.timeout_s} seconds")
         while True:
             asked = None
             try:
                 asked = self._connected()
                 result = asked.ask(call, deadline)
+            except TimeoutError:
+                raise late from None
             except NoDaemon as error:
                 if self._closed or not self._patience.seconds or (asked is not None and not call.again):
                     raise
                 if asked is None or asked is self._connection:
                     self._patience.lost(error, now := time.monotonic())
                     if deadline is not None and now >= deadline:
-                        raise TimeoutError("no reply in time") from None
+                        raise late from None
                     time.sleep(RETRY)
             else:
                 self._patience.answered()

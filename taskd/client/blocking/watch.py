@@ -27,13 +27,20 @@ class Watch(Iterator[Event]):
     _connection: Connection | None = attrs.field(default=None, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
-    def begin(self) -> Connection:
-        """Connect, and ask.
+    def begin(self) -> None:
+        """From here on what happens is told.
 
         Raises:
             Refused: a task that it is to name does not exist.
-            NoDaemon: nobody answers.
+            NoDaemon: the daemon was away for too long.
         """
+        while self._connection is None:
+            try:
+                self._connect()
+            except NoDaemon as error:
+                self._bear(error)
+
+    def _connect(self) -> Connection:
         connection = connect(self.path)
         try:
             self._patience.met(time.monotonic())
@@ -66,16 +73,19 @@ class Watch(Iterator[Event]):
             try:
                 self._step()
             except NoDaemon as error:
-                self._hang_up()
-                self._patience.lost(error, time.monotonic())
-                time.sleep(RETRY)
+                self._bear(error)
         raise StopIteration
+
+    def _bear(self, error: NoDaemon) -> None:
+        self._hang_up()
+        self._patience.lost(error, time.monotonic())
+        time.sleep(RETRY)
 
     def _step(self) -> None:
         """Come closer to the next event."""
         standing = self._standing
         try:
-            connection = self._connection or self.begin()
+            connection = self._connection or self._connect()
             if standing.doubt is not None:
                 standing.found(connection.ask(verbs.get(standing.doubt)))
             else:

@@ -27,13 +27,20 @@ class Watch(AsyncIterator[Event]):
     _connection: Connection | None = attrs.field(default=None, init=False)
     _closed: bool = attrs.field(default=False, init=False)
 
-    async def begin(self) -> Connection:
-        """Connect, and ask.
+    async def begin(self) -> None:
+        """From here on what happens is told.
 
         Raises:
             Refused: a task that it is to name does not exist.
-            NoDaemon: nobody answers.
+            NoDaemon: the daemon was away for too long.
         """
+        while self._connection is None:
+            try:
+                await self._connect()
+            except NoDaemon as error:
+                await self._bear(error)
+
+    async def _connect(self) -> Connection:
         connection = await connect(self.path)
         try:
             self._patience.met(trio.current_time())
@@ -67,16 +74,19 @@ class Watch(AsyncIterator[Event]):
             try:
                 await self._step()
             except NoDaemon as error:
-                self._hang_up()
-                self._patience.lost(error, trio.current_time())
-                await trio.sleep(RETRY)
+                await self._bear(error)
         raise StopAsyncIteration
+
+    async def _bear(self, error: NoDaemon) -> None:
+        self._hang_up()
+        self._patience.lost(error, trio.current_time())
+        await trio.sleep(RETRY)
 
     async def _step(self) -> None:
         """Come closer to the next event."""
         standing = self._standing
         try:
-            connection = self._connection or await self.begin()
+            connection = self._connection or await self._connect()
             if standing.doubt is not None:
                 standing.found(await connection.ask(verbs.get(standing.doubt)))
             else:
