@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from taskd import client
-from taskd.client import Daemon, NoDaemon, Notification, Refused, on_trio, verbs
+from taskd.client import Daemon, NoDaemon, Notification, Refused, on_trio
 from taskd.model import Failure, Speed
 from tests.process import DaemonProcess
 
@@ -354,10 +354,9 @@ async def test_notifications_are_awaited_beside_calls(tmp_path: Path) -> None:
         player = threading.Thread(target=play)
         player.start()
         try:
-            connection = await on_trio.connection.connect(str(tmp_path / "s"))
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(connection.ask, verbs.ids())
-                assert await connection.notification() == Notification("Task.event", 1)
-            connection.close()
+            async with client.open(str(tmp_path / "s")) as daemon:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(daemon.ids)
+                    assert await daemon.notification() == Notification("Task.event", 1)
         finally:
             player.join()

@@ -28,7 +28,7 @@ import attrs
 import trio
 
 from taskd.client import patience, verbs
-from taskd.client.conversation import Call
+from taskd.client.conversation import Call, Notification
 from taskd.client.event import Standing, named
 from taskd.client.on_trio import connection
 from taskd.client.on_trio.connection import Connection
@@ -112,6 +112,14 @@ class Daemon:
             else:
                 self._patience.answered()
                 return result
+
+    async def notification(self) -> Notification:
+        """The next thing that the daemon says to whoever asked to be told by ``call``; ``watch`` is the other way.
+
+        Raises:
+            NoDaemon: the connection broke, and with it what was asked for.
+        """
+        return await self._connection.notification()
 
     async def _connected(self) -> Connection:
         """A connection; a new one where the daemon may be away and was."""
