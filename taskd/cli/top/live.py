@@ -20,7 +20,7 @@ import trio
 from taskd.cli.exits import Exit
 from taskd.cli.top import screen
 from taskd.cli.top.keys import Keys
-from taskd.cli.top.news import News
+from taskd.cli.top.news import News, news
 from taskd.cli.top.screen import Screen, Terminal
 from taskd.cli.top.view import Verb, View, Wish
 
@@ -36,17 +36,13 @@ class Live:
     """One run of it."""
 
     view: View
-    path: str
+    news: News
     terminal: Terminal
     screen: Screen
     exit: Exit = Exit.DONE
-    news: News = attrs.field(init=False)
     # What there is to draw anew: at the next frame, or at once.
     _stirred: trio.Event = attrs.field(factory=trio.Event, init=False)
     _pressed: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.news = News(self.path, self.view, self.stir)
 
     def stir(self) -> None:
         self._stirred.set()
@@ -142,7 +138,7 @@ class Live:
             case Verb.OPEN if self.view.page is not None:
                 nursery.start_soon(self.news.open, self.view.page)
             case Verb.CLOSE:
-                nursery.start_soon(self.news.close)
+                self.news.close()
             case Verb.REPAINT:
                 self._repaint()
 
@@ -153,9 +149,10 @@ async def live(view: View, path: str) -> Exit:
     Raises:
         NoDaemon, Refused: of the first connection; a daemon that goes away later is awaited.
     """
-    shown = Live(view, path, Terminal(), Screen(sys.stdout.encoding))
-    await shown.news.connect()
-    view.width, view.height = screen.size()
-    with shown.terminal:
-        await shown.run()
-    return shown.exit
+    async with news(path, view, patience_s=inf) as told:
+        shown = Live(view, told, Terminal(), Screen(sys.stdout.encoding))
+        told.stirred = shown.stir
+        view.width, view.height = screen.size()
+        with shown.terminal:
+            await shown.run()
+        return shown.exit

@@ -1,28 +1,24 @@
-"""What the daemon tells by ``Task.watch``, through its restarts: told to a view, which knows no connection.
+"""What a daemon tells by its watches, told to a view, which knows no connection.
 
-One connection for all: the watch of all tasks, the watch of the one task whose log is looked at, and cancels.
-When it breaks, it is made again for as long as it takes, and goes on from the last revision that was told; from a
-daemon that has forgotten that revision, what there is comes anew. This is the only place that knows notifications.
+A watch outlives the daemon's restarts; so what is shown meanwhile is marked as old, and goes on when it is back.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 import attrs
 import trio
 
+from taskd import client
 from taskd.cli.sentences import sentence
 from taskd.cli.top.page import Page
 from taskd.cli.top.view import View
-from taskd.client import NoDaemon, Refused, on_trio, record, verbs
+from taskd.client import Changed, Destroyed, Event, Log, Snapshot, Synced, on_trio
 from taskd.errors import TaskdError
-from taskd.model import JSON
-
-# Seconds between two looks whether the daemon is back.
-RETRY: Final = 0.5
 
 # How many of those that ended before are fetched: a page.
 RECALLED: Final = 1000
@@ -32,112 +28,35 @@ RECALLED: Final = 1000
 class News:
     """See the module. ``stirred`` is called when the view may look different."""
 
-    path: str
     view: View
-    stirred: Callable[[], None]
-    _daemon: on_trio.Daemon | None = attrs.field(default=None, init=False)
-    _since: int | None = attrs.field(default=None, init=False)
-    # The subscription to all tasks, the one to the page's task, and the number of its next line.
-    _all: JSON = None
-    _one: JSON = None
-    _next: int = 0
+    _daemon: on_trio.Daemon
+    _events: AsyncIterator[Event]
+    stirred: Callable[[], None] = attrs.field(default=lambda: None, init=False)
+    _page: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
 
-    async def connect(self) -> None:
-        """Connect, and begin to be told.
+    async def run(self, *, once: bool = False) -> None:
+        """Tell the view for ever; with ``once`` only what there is.
 
         Raises:
-            NoDaemon: nobody answers.
-            Refused: the daemon's no.
+            NoDaemon: the daemon was away for too long.
         """
-        daemon = await on_trio.connect(self.path)
-        try:
-            about = await daemon.call("Plugin.query", dbg="top")
-            version = f" {about.get('version', '')}" if isinstance(about, Mapping) else ""
-            self.view.about = f"taskd{version} on {self.path}"
-            given = {} if self._since is None else {"since": self._since}
-            answer = await daemon.call("Task.watch", **given)
-            self._all = answer["subscription"] if isinstance(answer, Mapping) else None
-        except BaseException:
-            daemon.close()
-            raise
-        self._daemon, self._one, self.view.away = daemon, None, None
-
-    async def run(self) -> None:
-        """Tell the view for ever; connected already."""
-        while True:
-            try:
-                if self.view.page is not None:
-                    await self.open(self.view.page)
-                await self.listen()
-            except TaskdError as error:
-                await self._bear(error)
-
-    async def listen(self, *, once: bool = False) -> None:
-        """Tell the view what comes; with ``once`` only what there is.
-
-        Raises:
-            NoDaemon: it does not answer any more.
-            TaskdError: it says what no daemon says.
-        """
-        daemon = self._daemon
-        assert daemon is not None
-        while True:
-            said = (await daemon.notification()).params
-            if isinstance(said, Mapping):
-                self._told(said)
-                if once and said.get("event") == "synced":
+        async for event in self._events:
+            match event:
+                case Snapshot(_, record) | Changed(_, record):
+                    self.view.tasks.put(record, time.time())
+                case Destroyed(_, id):
+                    self.view.tasks.drop(id)
+                case Synced() if once:
                     return
-
-    def _told(self, said: Mapping[str, JSON]) -> None:
-        tasks, now = self.view.tasks, time.time()
-        match said:
-            case {"event": "snapshot" | "changed", "task": task}:
-                tasks.put(record.record(task), now)
-            case {"event": "destroyed", "id": str(id)}:
-                tasks.drop(id)
-            case {"event": "log", "id": str(id), "lines": list(lines), "next": int(following)}:
-                self._log(id, lines, following)
-            # The page's task has a watch of its own, which says nothing about the others.
-            case {"event": "resync", "subscription": str(of)} if of == self._all:
-                tasks.resync()
-            case {"event": "synced", "subscription": str(of)} if of == self._all:
-                tasks.synced()
-        match said:
-            case {"event": "changed" | "destroyed" | "synced", "subscription": str(of), "revision": int(revision)}:
-                self._since = revision if of == self._all else self._since
-        self.stirred()
-
-    def _log(self, id: str, lines: Sequence[JSON], following: int) -> None:
-        page = self.view.page
-        if page is None or page.id != id:
-            return
-        fresh = [line for line in lines if isinstance(line, Mapping) and int(str(line.get("n"))) >= self._next]
-        page.say([str(line.get("line")) for line in fresh])
-        self._next = following
-
-    async def _bear(self, error: TaskdError) -> None:
-        """The daemon is away: say so, until it is back."""
-        if self._daemon is not None:
-            self._daemon.close()
-        self._daemon, since = None, time.time()
-        while True:
-            self.view.away = (since, error.reason if isinstance(error, NoDaemon) else str(error))
             self.stirred()
-            await trio.sleep(RETRY)
-            try:
-                await self.connect()
-            except TaskdError as again:
-                error = again
-            else:
-                return
 
     async def cancel(self, id: str) -> None:
-        """Ask for a cancel, and note what the daemon says to that."""
+        """Ask for a cancel, and note what the daemon says to that; one that is away is not asked later."""
         try:
-            if self._daemon is None:
-                raise NoDaemon(self.path, "it is away")
-            await self._daemon.ask(verbs.cancel(id, must=True))
-            said = f"{id[:8]} is being cancelled"
+            said = "the daemon is away; nothing was asked of it"
+            if self.view.away is None:
+                await self._daemon.cancel(id, must=True)
+                said = f"{id[:8]} is being cancelled"
         except TaskdError as error:
             said = sentence(error)
         self.view.note(said, time.time())
@@ -146,35 +65,51 @@ class News:
     async def recall(self) -> None:
         """Fetch the newest of those that ended before."""
         try:
-            if self._daemon is not None:
-                call = verbs.page_of(states=["completed", "failed", "cancelled"], page_size=RECALLED)
-                self.view.tasks.recall((await self._daemon.ask(call)).tasks, time.time())
+            ended = await self._daemon.page_of(states=["completed", "failed", "cancelled"], page_size=RECALLED)
+            self.view.tasks.recall(ended.tasks, time.time())
         except TaskdError as error:
             self.view.note(sentence(error), time.time())
         self.stirred()
 
     async def open(self, page: Page) -> None:
-        """Follow the log of a page's task, from its start or from where a page of it stands."""
-        daemon, id = self._daemon, page.id
-        if daemon is None or id is None:
-            return
-        await self.close()
-        self._next = self._next if page.log else 0
+        """Follow the log of a page's task, until another one is opened, or ``close``."""
+        assert page.id is not None
+        self.close()
         try:
-            answer = await daemon.call("Task.watch", ids=[id], log=True, log_from={id: self._next})
-        except Refused as error:
+            with trio.CancelScope() as self._page:
+                async with self._daemon.watch(page.id, log=True) as events:
+                    async for event in events:
+                        if isinstance(event, Log):
+                            page.say([line.line for line in event.lines])
+                            self.stirred()
+        except TaskdError as error:
             self.view.note(sentence(error), time.time())
-        except NoDaemon:
-            return  # told by whoever listens
-        else:
-            self._one = answer["subscription"] if isinstance(answer, Mapping) else None
-        self.stirred()
+            self.stirred()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Follow no log any more."""
-        one, self._one = self._one, None
-        try:
-            if self._daemon is not None and one is not None:
-                await self._daemon.call("Task.unwatch", subscription=one)
-        except TaskdError:
-            pass  # the connection broke, and the subscription with it
+        self._page.cancel()
+
+
+@asynccontextmanager
+async def news(path: str, view: View, patience_s: float) -> AsyncIterator[News]:
+    """Connect, and begin to be told; the daemon may be away for so many seconds.
+
+    Raises:
+        NoDaemon: nobody answers.
+        Refused: the daemon's no.
+    """
+    told: News | None = None
+
+    def away(gone: bool) -> None:
+        view.away = time.time() if gone else None
+        if told is not None:
+            told.stirred()
+
+    async with client.open(path, patience_s, away) as daemon:
+        about = await daemon.call("Plugin.query", dbg="top")
+        version = f" {about.get('version', '')}" if isinstance(about, Mapping) else ""
+        view.about = f"taskd{version} on {path}"
+        async with daemon.watch() as events:
+            told = News(view, daemon, events)
+            yield told

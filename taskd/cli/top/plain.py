@@ -8,7 +8,7 @@ from taskd.cli import say, words
 from taskd.cli.exits import Exit
 from taskd.cli.top import row
 from taskd.cli.top.cells import Layout, Line
-from taskd.cli.top.news import News
+from taskd.cli.top.news import news
 from taskd.cli.top.view import View
 
 # Columns where there is no terminal to say how many; enough for all there is to tell.
@@ -22,9 +22,8 @@ async def once(view: View, path: str, as_json: bool) -> Exit:
         NoDaemon: nobody answers.
         Refused: the daemon's no.
     """
-    news = News(path, view, lambda: None)
-    await news.connect()
-    await news.listen(once=True)
+    async with news(path, view, patience_s=0) as told:
+        await told.run(once=True)
     records = view.tasks.rows(0, len(view.tasks))
     if as_json:
         say.out(words.document([record.raw for record in records]))

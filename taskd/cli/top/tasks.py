@@ -71,7 +71,6 @@ class Tasks:
     _over: dict[str, None] = attrs.field(factory=dict, init=False)
     _lingering: dict[str, float] = attrs.field(factory=dict, init=False)
     _moved: set[str] = attrs.field(factory=set, init=False)
-    _unsure: set[str] = attrs.field(factory=set, init=False)
     _settled: float = attrs.field(default=0.0, init=False)
     _wanted: Callable[[Record], bool] | None = attrs.field(init=False)
 
@@ -95,7 +94,6 @@ class Tasks:
         if before is not None and record.revision < before.revision:
             return
         self.known[record.id] = record
-        self._unsure.discard(record.id)
         self._count(before, record)
         if record.finished_at is not None and (before is None or before.finished_at != record.finished_at):
             self._over.pop(record.id, None)
@@ -148,15 +146,6 @@ class Tasks:
         if record.ended and not self.everything and record.id not in self._lingering:
             return False
         return self._wanted is None or self._wanted(record)
-
-    def resync(self) -> None:
-        """Whatever is unfinished and is not told of again before ``synced`` is gone."""
-        self._unsure = {id for id, record in self.known.items() if not record.ended}
-
-    def synced(self) -> None:
-        for id in self._unsure:
-            self.drop(id)
-        self._unsure = set()
 
     def recall(self, ended: Sequence[Record], now: float) -> None:
         """Some that ended before, in any order."""

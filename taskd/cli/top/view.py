@@ -63,13 +63,13 @@ class Wish:
 
 @attrs.define(eq=False)
 class View:
-    """See the module. ``about`` names the daemon; ``away`` is since when and why it does not answer, if so."""
+    """See the module. ``about`` names the daemon; ``away`` is since when it does not answer, if so."""
 
     tasks: Tasks
     about: str
     width: int = 80
     height: int = 24
-    away: tuple[float, str] | None = None
+    away: float | None = None
     page: Page | None = None
     _top: int = 0
     _line: int = 0
@@ -230,8 +230,7 @@ class View:
 
     def _name(self, now: float) -> Line:
         if self.away is not None:
-            since, why = self.away
-            text = f" the daemon is away for {row.short(now - since)}: {why}; waiting for it, q quits"
+            text = f" the daemon is away for {row.short(now - self.away)}; waiting for it, q quits"
             return (Cell(0, fit(text, self.width), coloured("1;31")),)
         order = f"by {self.tasks.sort.name}{', reversed' if self.tasks.backwards else ''}"
         filter = f"{len(self.tasks)} with {fit(self.tasks.filter, min(20, len(self.tasks.filter)))}"
