@@ -280,10 +280,9 @@ async def test_an_interrupted_task_is_run_three_times_and_no_more(autojump_clock
         await reached(service, id, State.RUNNING)
     for attempt in range(2, ATTEMPTS + 1):
         async with running(store, table(kind), str(tmp_path)) as service:
-            task = await reached(service, id, State.RUNNING)
-            while task.attempt < attempt:
-                await trio.sleep(0.1)
-                task = await reached(service, id, State.RUNNING)
+            with trio.fail_after(600):
+                while (task := await reached(service, id, State.RUNNING)).attempt < attempt:
+                    await trio.sleep(0.1)
     async with running(store, table(kind), str(tmp_path)) as service:
         task = await ended(service, id)
 
@@ -310,6 +309,37 @@ async def test_new_work_waits_until_what_was_interrupted_is_undone(autojump_cloc
         await ended(service, (await service.start(ROOT, "look", {})).id)
 
     assert seen == [False]
+
+
+async def test_what_a_crash_left_running_is_dead_before_anything_of_any_task_is_undone(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    store, seen = MemoryStore(), list[str]()
+
+    def journaling(verb: str) -> Run:
+        async def run(params: NoParams, handle: Handle) -> JSON:
+            await handle.journal(verb)
+            await trio.sleep_forever()
+
+        return run
+
+    async def unmake() -> None:
+        seen.append("undone")
+
+    async def kill() -> None:
+        await trio.sleep(1)
+        seen.append("killed")
+
+    maker = operation(journaling("unmake"), verbs={"unmake": unmake})
+    parent = attrs.evolve(maker, name="parent", run=journaling("kill"), verbs={"kill": kill}, urgent={"kill"})
+    async with running(store, table(maker, parent), str(tmp_path)) as service:
+        ids = [(await service.start(ROOT, name, {})).id for name in ("toy", "parent")]
+        await trio.testing.wait_all_tasks_blocked()
+    async with running(store, table(maker, parent), str(tmp_path)) as service:
+        for id in ids:
+            await ended(service, id)
+
+    assert seen[:2] == ["killed", "undone"]
 
 
 async def test_an_operation_that_is_gone_leaves_its_task_as_residue(

@@ -208,6 +208,30 @@ async def test_the_many_watches_of_one_user_do_not_keep_anothers_waiting(
         assert service.registry.feed.crowd == 1
 
 
+async def test_what_happens_while_a_watch_tells_what_there_is_is_told_after_it(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async with serving(tmp_path) as (service, nursery):
+        ids = [(await service.start(ROOT, "external", {})).id for _ in range(law.BATCH + 10)]
+        fold, began = Fold(), False
+        watch = await law.begin(service, ROOT)
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            nonlocal began
+            for notice in notices:
+                fold.take(notice)
+            if not began:
+                began = True
+                for id in (ids[0], ids[-1]):
+                    await service.update(ROOT, id, status="moved")
+
+        nursery.start_soon(watch.run, tell)
+        await fold.synced.wait()
+        await quiet(service)
+
+        assert [fold.tasks[id].status for id in (ids[0], ids[1], ids[-1])] == ["moved", None, "moved"]
+
+
 async def test_a_slow_watcher_sees_the_latest_not_the_backlog_and_every_line(
     tmp_path: Path, autojump_clock: object
 ) -> None:
