@@ -375,6 +375,26 @@ async def test_while_what_was_interrupted_is_undone_the_others_wait_and_can_be_c
         await through(service, second)
 
 
+@pytest.mark.parametrize("targeted", [False, True], ids=["without targets", "each on its own target"])
+async def test_after_a_restart_too_one_owners_tasks_run_in_the_order_in_which_they_were_started(
+    tmp_path: Path, targeted: bool
+) -> None:
+    """Those that were interrupted first, though each is undone in its own time."""
+    store, toys = MemoryStore(), Toys()
+    kind = attrs.evolve(toys.operation() if targeted else toys.untargeted(), restartable=True)
+    async with running(store, table(kind), str(tmp_path), running_tasks=3) as service:
+        ids = [await started(service, hold=True, target=str(n)) for n in range(8)]
+        with trio.fail_after(20):
+            while len(toys.begun) < 3:
+                await trio.sleep(0.001)
+    toys.begun.clear()
+    toys.let_go(*ids)
+    async with running(store, table(kind), str(tmp_path), running_tasks=1) as service:
+        await through(service, *ids)
+
+    assert toys.begun == ids
+
+
 # What is told.
 
 

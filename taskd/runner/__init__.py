@@ -248,6 +248,7 @@ class Runner:
         except Exception as error:
             failure = describe(error, live)
         live.scope = live.waits_for = None
+        self.line.leave(turn)
         if limit.cancelled_caught:
             failure = describe(DeadlineExceeded(live.task.deadline_s or 0.0), live)
         if live.task.state is State.QUEUED and failure is None:

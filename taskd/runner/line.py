@@ -41,13 +41,15 @@ Tell: TypeAlias = Callable[[str], None]
 class Turn:
     """A task's place in the line; ``number`` is its place among its owner's.
 
-    ``before`` and ``after`` are its neighbours among those of its owner whose targets are not known yet.
+    ``before`` and ``after`` are its neighbours among those of its ``rank`` whose targets are not known yet: of one
+    owner, those that have targets, or those that have none and wait for no disk.
     """
 
     holder: Holder
     operation: str
     number: int
     tell: Tell
+    rank: tuple[str, bool]
     keys: frozenset[str] = frozenset()
     waiting: bool = False
     granted: trio.Event = attrs.field(factory=trio.Event)
@@ -93,8 +95,8 @@ class Line:
     _blocked: dict[str, list[Turn]] = attrs.field(factory=dict)
     # By owner and key of a target, those that wait with it, in their order.
     _same: dict[tuple[str, str], list[Turn]] = attrs.field(factory=dict)
-    # By owner, the last of those whose targets are not known yet.
-    _last: dict[str, Turn] = attrs.field(factory=dict)
+    # By rank, the last of those whose targets are not known yet.
+    _last: dict[tuple[str, bool], Turn] = attrs.field(factory=dict)
     _owners: Counter[str] = attrs.field(factory=Counter)
     _operations: Counter[str] = attrs.field(factory=Counter)
 
@@ -117,15 +119,22 @@ class Line:
             raise ConfigError("running_per_operation", f"there is no operation {name!r}")
 
     def enter(self, task: Task, tell: Tell, *, has_target: bool) -> Turn:
-        """Join the line, in the order of calls; ``tell`` is called with what the task waits for."""
-        turn = Turn(Holder(task.id, task.owner), task.operation, task.seq, tell)
-        if not has_target:
-            turn.looked.set()
-            return turn
-        turn.before = self._last.get(task.owner)
-        if turn.before is not None:
-            turn.before.after = turn
-        self._last[task.owner] = turn
+        """Join the line, behind those of its owner that were started before; ``tell`` is called with what the task
+        waits for. Whoever enters leaves, or is waited for in vain.
+        """
+        rank = (task.owner, has_target)
+        turn = Turn(Holder(task.id, task.owner), task.operation, task.seq, tell, rank)
+        # A start enters those that were interrupted when each is undone.
+        before, after = self._last.get(rank), None
+        while before is not None and before.number > turn.number:
+            before, after = before.before, before
+        turn.before, turn.after = before, after
+        if before is not None:
+            before.after = turn
+        if after is not None:
+            after.before = turn
+        else:
+            self._last[rank] = turn
         return turn
 
     @asynccontextmanager
@@ -142,11 +151,24 @@ class Line:
                 # While it waited, another file may have taken the target's name.
                 if await look() == turn.keys:
                     break
-                self._leave(turn)
+                self.leave(turn)
                 self.let_go(turn.holder.id)
             yield
         finally:
-            self._leave(turn)
+            self.leave(turn)
+
+    def leave(self, turn: Turn) -> None:
+        """Out of the line, or give back the slot; twice is fine."""
+        self._known(turn)
+        if turn.waiting:
+            self._stop_waiting(turn)
+            self._reconsider(turn.holder.id)
+        elif turn.granted.is_set():
+            turn.granted = trio.Event()
+            self._owners[turn.holder.owner] -= 1
+            self._operations[turn.operation] -= 1
+            self._owners += Counter()  # drops owners that have none left
+            self._dispatch()
 
     def hold(self, task: Task, keys: frozenset[str]) -> None:
         """Take what of the keys nobody has: the task has worked there before this daemon came."""
@@ -157,7 +179,8 @@ class Line:
         self._claims.release(id)
         self._reconsider(id)
 
-    # Which targets: known in the order in which the tasks of an owner came, though threads look for them.
+    # Which targets: known in the order in which the tasks of an owner came, though threads look for them, and
+    # though all go on at once when a start has recovered.
 
     async def _in_order(self, turn: Turn) -> None:
         with trio.move_on_after(LOOKING):
@@ -178,9 +201,9 @@ class Line:
         if after is not None:
             after.before = before
         elif before is not None:
-            self._last[turn.holder.owner] = before
+            self._last[turn.rank] = before
         else:
-            del self._last[turn.holder.owner]
+            del self._last[turn.rank]
         turn.before = turn.after = None
 
     # Whose turn.
@@ -287,19 +310,6 @@ class Line:
             self._same[place].remove(turn)
             if not self._same[place]:
                 del self._same[place]
-
-    def _leave(self, turn: Turn) -> None:
-        """Out of the line, or give back the slot; twice is fine."""
-        self._known(turn)
-        if turn.waiting:
-            self._stop_waiting(turn)
-            self._reconsider(turn.holder.id)
-        elif turn.granted.is_set():
-            turn.granted = trio.Event()
-            self._owners[turn.holder.owner] -= 1
-            self._operations[turn.operation] -= 1
-            self._owners += Counter()  # drops owners that have none left
-            self._dispatch()
 
     def _reconsider(self, id: str) -> None:
         """Those that waited for task ``id`` need not any more."""
