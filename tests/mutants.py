@@ -1,28 +1,47 @@
 """Break the law on purpose, one place at a time, and see a test fail: ``python -m tests.mutants [NAME…]``.
 
 Each row of ``MUTANTS`` is a breakage: a file of the package, a passage of it, and what stands there instead. It is
-made in a copy of the package, and the tests that hold that law are run against the copy. A mutant that survives
-is a law that no test holds; a passage that is no longer there is an error. Exit status 0: all were killed.
+made in a copy of the package, and the tests that hold that law are run against the copy, up to the first that
+fails: it is the one in the table, with the seconds that it took. A mutant that survives is a law that no test
+holds; a passage that is no longer there is an error. Exit status 0: all were killed.
+
+An fsync that is left out is not noticed here, but where the power is cut; but for that of the database, all of
+whose promises stand on it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 ROOT = Path(__file__).parent.parent
+
+# Seconds that the tests may take; a mutant that hangs where the right program ends is killed too.
+LONGEST: Final = 200
+
+# In pytest's summary.
+KILLER: Final = re.compile(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", re.MULTILINE)
 
 SWEEPS = ("tests/test_all_or_nothing.py", "-k", "build or new")
 RUNNER = ("tests/test_runner.py",)
 RIGHTS = ("tests/operations/test_rights.py",)
 LINE = ("tests/test_line.py",)
 ACCESS = ("tests/test_access.py", "tests/test_tokens.py")
+RACES = ("tests/test_races.py",)
+WATCHING = ("tests/test_watching.py",)
+CONTRACT = ("tests/store/test_contract.py",)
+SQLITE = ("tests/store/test_sqlite.py",)
+MODEL = ("tests/test_model.py",)
+HISTORIES = ("tests/test_histories.py",)
 
 
 @attrs.frozen
@@ -312,40 +331,361 @@ MUTANTS = (
         "            if False:\n",
         LINE,
     ),
+    Mutant(
+        "after a restart one owner's tasks go in the order in which they are undone",
+        "runner/line.py",
+        "        while before is not None and before.number > turn.number:\n",
+        "        while False and before is not None:\n",
+        LINE,
+    ),
+    Mutant(
+        "an operation's act does not wait for its undo to be durable",
+        "runner/handle.py",
+        "            await self._runner.write(live, journal=(*live.task.journal, Undo(verb, args)))\n",
+        "            undo = (*live.task.journal, Undo(verb, args))\n"
+        "            await self._runner.write(live, best_effort=True, journal=undo)\n",
+        RUNNER,
+    ),
+    Mutant(
+        "a part file is made before its undo is journaled",
+        "operations/image/owned.py",
+        """            await handle.journal(verb, path=path, home=home.json())
+            owned = await hop(_create, path, home, files, verb)
+""",
+        "            owned = await hop(_create, path, home, files, verb)\n",
+    ),
+    Mutant(
+        "a finish is tried once",
+        RUN,
+        """                with trio.move_on_after(pause):
+                    await live.woken()
+                if live.forgotten:
+                    return
+                pause = min(2 * pause, LONG)
+""",
+        "                break\n",
+        RUNNER,
+    ),
+    Mutant(
+        "what is committed is completed without its finish",
+        RUN,
+        "        for step in live.task.journal:\n            while",
+        "        for step in ():\n            while",
+    ),
+    Mutant(
+        "a cancel that is too late is said to be accepted",
+        RUN,
+        "                return Answer.TOO_LATE\n",
+        "                return Answer.ACCEPTED\n",
+    ),
+    Mutant(
+        "attempts are not counted",
+        RUN,
+        '"attempt": live.task.attempt + 1',
+        '"attempt": max(1, live.task.attempt)',
+        RUNNER,
+    ),
+    Mutant(
+        "a cancel that was accepted before a crash is forgotten after it",
+        "registry/__init__.py",
+        "        self.cancel_asked = self.task.cancel_requested\n",
+        "        self.cancel_asked = False\n",
+        MODEL,
+    ),
+    Mutant(
+        "an end is said twice",
+        "runner/producer.py",
+        "    if live.task.state.ended:\n        raise AlreadyEnded(live.task.id)\n",
+        "",
+        RACES,
+    ),
+    Mutant(
+        "what a crash left running is not killed before it is undone",
+        "runner/recovery.py",
+        "        if operation is not None and step.verb in operation.urgent:\n",
+        "        if False and operation is not None:\n",
+        RUNNER,
+    ),
+    Mutant(
+        "of a session only the leader is killed",
+        "operations/session.py",
+        "        return os.getsid(pid) == session.pid\n",
+        "        return pid == session.pid\n",
+        ("tests/operations/test_command.py", "-k", "killed or dead"),
+    ),
+    Mutant(
+        "destroyed on its end, a task forgets what it owes",
+        RUN,
+        "        if task.destroy_on_finish and not task.journal:\n",
+        "        if task.destroy_on_finish:\n",
+        MODEL,
+    ),
+    Mutant(
+        "revisions begin anew with each start",
+        "registry/__init__.py",
+        "        self._next = await reserve(BLOCK)\n",
+        "        self._next = 1 + 0 * await reserve(BLOCK)\n",
+        RUNNER,
+    ),
+    Mutant(
+        "revisions that were set aside are given again",
+        "store/rows.py",
+        "(first + count,))",
+        "(first,))",
+        CONTRACT,
+    ),
+    Mutant(
+        "the numbers of a log begin anew with each start",
+        "runner/log.py",
+        "    end = await store.log_end(task.id)\n",
+        "    end = 0 * await store.log_end(task.id)\n",
+        MODEL,
+    ),
+    Mutant(
+        "a repeated request is looked at like a new one",
+        "service/__init__.py",
+        "(made := await self.store.requested(owner, request_id)) is not None",
+        "(made := None) is not None",
+        MODEL,
+    ),
+    Mutant(
+        "two that make the same request at once make two tasks",
+        "store/rows.py",
+        "        if existing is not None:\n            return existing\n",
+        "        task = attrs.evolve(task, request_id=task.id if existing else task.request_id)\n",
+        CONTRACT,
+    ),
+    Mutant(
+        "a request_id counts for every caller",
+        "service/__init__.py",
+        '            request_id = f"{caller.user}\\0{request_id}"\n',
+        '            request_id = f"{owner}\\0{request_id}"\n',
+        MODEL,
+    ),
+    Mutant(
+        "what owes an undo may be destroyed",
+        "service/__init__.py",
+        "        if task.state.ended and task.journal:\n",
+        "        if False and task.journal:\n",
+        RACES,
+    ),
+    Mutant(
+        "a destroyed task is told to be gone before it is",
+        "service/destroying.py",
+        """            await service.store.delete(task.id)
+            service.runner.release(task.id)
+        finally:
+            service.registry.remove(live)
+        service.registry.forget([task])
+""",
+        """            service.registry.forget([task])
+            await service.store.delete(task.id)
+            service.runner.release(task.id)
+        finally:
+            service.registry.remove(live)
+""",
+        ("tests/test_watching.py", "tests/test_refused.py", *MODEL),
+    ),
+    Mutant(
+        "nobody asks the gate",
+        "service/gate.py",
+        "            task = access.check(caller, verb, await self.newest(id), id)\n",
+        "            task = access.check(caller, verb, await self.newest(id), id) if verb == 'get' else"
+        " await self.newest(id)\n",
+        ACCESS,
+    ),
+    Mutant(
+        "whoever may not see a task hears that it is there",
+        "access.py",
+        '    if task is None or not may(caller, "get", task):\n',
+        "    if task is None:\n",
+        ACCESS,
+    ),
+    Mutant(
+        "what owes an undo does not count among the tasks of its owner",
+        "registry/__init__.py",
+        "        if self._owned[owner] + len(self._owing.get(owner, ())) >= limit:\n",
+        "        if self._owned[owner] >= limit:\n",
+        RUNNER,
+    ),
+    Mutant(
+        "a watch misses what happens while it tells what there is",
+        "service/watching.py",
+        "        self.revision = start\n        yield Notice(Kind.SYNCED, start)\n",
+        "        self.revision = start = self.service.registry.feed.revision\n"
+        "        yield Notice(Kind.SYNCED, start)\n",
+        WATCHING,
+    ),
+    Mutant(
+        "a revision that is too old is taken for one that is known",
+        "registry/feed.py",
+        "        return self.horizon <= revision <= self.revision\n",
+        "        return True\n",
+        WATCHING,
+    ),
+    Mutant(
+        "a watch that lags skips lines of a log",
+        "service/watching.py",
+        "            self._told[id] = lines[-1].n + 1\n",
+        "            self._told[id] = lines[-1].n + 2\n",
+        ("tests/test_watching_logs.py", *WATCHING),
+    ),
+    Mutant(
+        "progress goes back",
+        "service/report.py",
+        "        done=max(done, old.done),\n",
+        "        done=done,\n",
+        RACES,
+    ),
+    Mutant(
+        "all is done before the task is completed",
+        "runner/handle.py",
+        "max(min(fraction, ALMOST), old.fraction)",
+        "max(fraction, old.fraction)",
+        RUNNER,
+    ),
+    Mutant(
+        "a task that is only being made is in a list",
+        "service/__init__.py",
+        "for live, task in lives if live is None or live.task.revision]",
+        "for live, task in lives]",
+        ("tests/test_refused.py",),
+    ),
+    Mutant(
+        "who waits for a change is answered without one",
+        "service/__init__.py",
+        "live.task.revision <= (after_revision or 0)",
+        "live.task.revision < (after_revision or 0)",
+        HISTORIES,
+    ),
+    Mutant(
+        "a write is answered before it is on the disk",
+        "store/writer.py",
+        """            connection.execute("BEGIN IMMEDIATE")
+            for write in group:
+                _attempt(connection, write)
+            in_doubt = True
+            connection.execute("COMMIT")
+""",
+        """            if not connection.in_transaction:
+                connection.execute("BEGIN IMMEDIATE")
+            for write in group:
+                _attempt(connection, write)
+            if self.commits % 2:
+                connection.execute("COMMIT")
+""",
+        SQLITE,
+    ),
+    Mutant(
+        "the database does not sync what it commits",
+        "store/schema.py",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA synchronous = NORMAL",
+        SQLITE,
+    ),
+    Mutant(
+        "a commit that was refused stays in the log of the database",
+        "store/writer.py",
+        "            if in_doubt:\n",
+        "            if False and in_doubt:\n",
+        SQLITE,
+    ),
+    Mutant(
+        "half of a write that was refused is kept",
+        "store/writer.py",
+        '        connection.execute("ROLLBACK TO one")\n',
+        "",
+        SQLITE,
+    ),
+    Mutant(
+        "a terminal state is written over another",
+        "store/rows.py",
+        '        WHERE id = ? AND state = ?"""',
+        '        WHERE id = ? AND ? != \'\'"""',
+        CONTRACT,
+    ),
+    Mutant(
+        "the number of a destroyed task is given again",
+        "store/rows.py",
+        "SELECT seq FROM sqlite_sequence WHERE name = 'task'",
+        "SELECT max(seq) FROM task HAVING count(*)",
+        CONTRACT,
+    ),
+    Mutant(
+        "what owes an undo is forgotten by age",
+        "store/rows.py",
+        "FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)",
+        "FROM task WHERE finished_at > 0 AND (finished_at, seq) < (?, ?)",
+        CONTRACT,
+    ),
+    Mutant(
+        "two daemons have one state folder",
+        "server.py",
+        "fcntl.LOCK_EX | fcntl.LOCK_NB",
+        "fcntl.LOCK_SH | fcntl.LOCK_NB",
+        ("tests/server/test_start.py",),
+    ),
 )
 
 
-def killed(mutant: Mutant) -> bool:
-    """Some test fails on it."""
+@attrs.frozen
+class Verdict:
+    """What became of a mutant: the test that killed it, None where it survived; and the seconds that this took."""
+
+    killer: str | None
+    seconds: float
+
+
+def tried(mutant: Mutant) -> Verdict:
+    """Make the breakage in a copy, and run the tests against that.
+
+    Raises:
+        LookupError: the passage is no longer there, or the tests cannot be run.
+    """
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="taskd-mutant-") as folder:
-        for name in ("taskd", "tests"):
+        for name in ("taskd", "tests", "examples", "systemd"):
             shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "setup.cfg", "README.rst"):
             shutil.copy(ROOT / name, folder)
         path = Path(folder, "taskd", mutant.file).resolve()
         text = path.read_text()
         if mutant.passage not in text:
-            sys.exit(f"{mutant.name}: the passage is no longer in {mutant.file}")
+            raise LookupError(f"{mutant.name}: the passage is no longer in {mutant.file}")
         path.write_text(text.replace(mutant.passage, mutant.instead, 1))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *mutant.tests]
-        environment = os.environ | {"PYTHONPATH": folder}
+        command = [
+            sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", *mutant.tests,
+        ]  # fmt: skip
+        environment = os.environ | {"PYTHONPATH": folder, "COLUMNS": "1000"}
         try:
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, timeout=300, check=False
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=LONGEST,
+                check=False,
             )
         except subprocess.TimeoutExpired:
-            return True  # it hangs where the right program ends
-        return done.returncode == 1
+            return Verdict(f"hangs: {' '.join(mutant.tests)}", time.monotonic() - began)
+    # Beside "tests failed" and "all passed" there is "no tests were run", which proves nothing.
+    if done.returncode not in (0, 1):
+        raise LookupError(f"{mutant.name}: pytest ends with {done.returncode}\n{done.stdout}")
+    found = KILLER.search(done.stdout)
+    killer = (found[1] if found else "a test") if done.returncode == 1 else None
+    return Verdict(killer, time.monotonic() - began)
 
 
 def main(names: list[str]) -> int:
+    chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
     survivors = 0
-    for mutant in MUTANTS:
-        if names and not any(name in mutant.name for name in names):
-            continue
-        verdict = "killed" if killed(mutant) else "SURVIVED"
-        survivors += verdict != "killed"
-        print(f"{verdict:9} {mutant.name}", flush=True)
+    for mutant in chosen:
+        verdict = tried(mutant)
+        survivors += verdict.killer is None
+        print(f"{mutant.name:78} {verdict.seconds:5.0f} s  {verdict.killer or 'SURVIVED'}", flush=True)
+    print(f"{len(chosen)} mutants, {survivors} survived")
     return min(survivors, 1)
 
 

@@ -1,4 +1,6 @@
-"""The table of ``tests.mutants`` is about the code as it is. To see each noticed takes minutes: run it apart."""
+"""The table of ``tests.mutants`` is about the code as it is, and two of its rows, others each day, are killed. All
+of them take minutes: ``python -m tests.mutants``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,11 @@ from pathlib import Path
 import pytest
 
 import taskd
-from tests.mutants import MUTANTS, Mutant
+from tests.mutants import MUTANTS, Mutant, tried
+from tests.proof import rotating
+
+SAMPLE = rotating(len(MUTANTS) // 2)
+SOME = [mutant for n, mutant in enumerate(MUTANTS[: 2 * SAMPLE.every]) if SAMPLE.takes(n)]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
@@ -16,3 +22,12 @@ def test_what_a_mutant_breaks_is_there_to_be_broken(mutant: Mutant) -> None:
 
     assert path.read_text().count(mutant.passage) == 1
     assert mutant.passage != mutant.instead
+
+
+def test_no_two_mutants_have_one_name() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+@pytest.mark.parametrize("mutant", SOME, ids=lambda mutant: mutant.name)
+def test_a_law_that_is_broken_fails_a_test(mutant: Mutant) -> None:
+    assert tried(mutant).killer is not None, f"it survived; {SAMPLE}"

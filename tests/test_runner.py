@@ -331,7 +331,8 @@ async def test_what_a_crash_left_running_is_dead_before_anything_of_any_task_is_
         seen.append("killed")
 
     maker = operation(journaling("unmake"), verbs={"unmake": unmake})
-    parent = attrs.evolve(maker, name="parent", run=journaling("kill"), verbs={"kill": kill}, urgent={"kill"})
+    parent = operation(journaling("kill"), verbs={"kill": kill}, urgent=frozenset({"kill"}))
+    parent = attrs.evolve(parent, name="parent")
     async with running(store, table(maker, parent), str(tmp_path)) as service:
         ids = [(await service.start(ROOT, name, {})).id for name in ("toy", "parent")]
         await trio.testing.wait_all_tasks_blocked()
