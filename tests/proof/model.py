@@ -35,7 +35,7 @@ from taskd.errors import DoesNotExist, TaskdError
 from taskd.model import JSON, Caller, Task, Undo
 from taskd.operations import Handle, Operation, external
 from taskd.service import Service, watching
-from taskd.service.watching import Notice
+from taskd.service.watching import Kind, Notice
 from taskd.states import State
 from taskd.store import Store
 from taskd.store.memory import MemoryStore
@@ -286,8 +286,9 @@ class Cutter(trio.abc.Instrument):
 
 @attrs.define(eq=False)
 class Run:
-    """A program as it is run. ``names`` are the ids of what it calls by name, ``revisions`` and ``shown`` what was
-    seen of each task last; ``folds`` what those know who watch all along.
+    """A program as it is run. ``names`` are the ids of what it calls by name, ``shown`` is what was seen of each
+    task last, ``ends`` how they ended; ``folds`` what those know who watch all along, ``gone`` what they were told
+    to be.
     """
 
     kind: str
@@ -299,6 +300,8 @@ class Run:
     folds: dict[str, Fold] = attrs.field(factory=lambda: {name: Fold() for name in CALLERS})
     waiters: list[Waiter] = attrs.field(factory=list)
     ends: dict[str, State] = attrs.field(factory=dict)
+    gone: set[str] = attrs.field(factory=set)
+    crashed: bool = False
     cuts: int = 0
     durable: Durable = attrs.field(init=False)
     service: Service = attrs.field(init=False)
@@ -328,7 +331,7 @@ class Run:
     @asynccontextmanager
     async def life(self) -> AsyncIterator[None]:
         """A daemon from its start to its end, with who watches it."""
-        self.world = self.world.photograph()
+        self.world, self.crashed = self.world.photograph(), False
         operations = {name: self.world.operation(name) for name in ("errand", "chore")} | {
             "external": external.OPERATION
         }
@@ -350,8 +353,12 @@ class Run:
         watch = await watching.begin(self.service, who, since=fold.since, log=True, log_from=fold.log_from)
 
         async def tell(notices: Sequence[Notice]) -> None:
+            if self.crashed:
+                return
             for notice in notices:
                 fold.take(notice)
+                if notice.kind is Kind.DESTROYED and notice.task is not None:
+                    self.gone.add(notice.task.id)
             await trio.lowlevel.checkpoint()
 
         await watch.run(tell)
@@ -524,7 +531,7 @@ class Run:
             known.append(bool(answers))
             if cut.crash:
                 self.durable.photograph()
-                self.world = self.world.photograph()
+                self.world, self.crashed = self.world.photograph(), True
             scope.cancel()
 
         with trio.CancelScope() as scope:
@@ -602,6 +609,7 @@ class Run:
             elif known is not None:
                 assert task.revision >= known.revision, f"{task} after {known}"
             assert self.ends.get(id) in (None, task.state), f"{task} has ended as {self.ends[id]}"
+        assert not self.gone & found.keys(), f"told to be gone, and there: {self.gone & found.keys()}"
         revisions = [task.revision for task in found.values()]
         assert len(set(revisions)) == len(revisions), f"two changes have one revision: {found}"
         self.shown = found
