@@ -26,7 +26,7 @@ import attrs
 ROOT = Path(__file__).parent.parent
 
 # Seconds that the tests may take; a mutant that hangs where the right program ends is killed too.
-LONGEST: Final = 200
+LONGEST: Final = 600
 
 # In pytest's summary.
 KILLER: Final = re.compile(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", re.MULTILINE)

@@ -15,6 +15,7 @@ Not covered: what goes by time (deadlines, heartbeats), and a store that cannot 
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -761,6 +762,8 @@ def outcomes(kind: str, *, examples: int, number: int) -> Iterator[Outcome]:
     shortest that goes wrong.
     """
     runs: list[Run] = []
+    # That what is stuck cannot be undone is no news here, where nobody else listens.
+    logging.getLogger("taskd").addHandler(logging.NullHandler())
 
     @seed(number)
     @settings(
