@@ -112,6 +112,7 @@ MUTANTS = (
         """                await self.write(live, Event.COMMITTED, result=result)
                 await self.write(live, journal=tuple(finish))
             except""",
+        ("tests/test_all_or_nothing.py", "-k", "crashed_at and build"),
     ),
     Mutant(
         "a cancel is accepted after the commit",
@@ -484,7 +485,7 @@ MUTANTS = (
         finally:
             service.registry.remove(live)
 """,
-        ("tests/test_watching.py", "tests/test_refused.py", *MODEL),
+        ("tests/test_refused.py",),
     ),
     Mutant(
         "nobody asks the gate",

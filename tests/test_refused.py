@@ -184,6 +184,23 @@ async def test_the_log_is_there_while_a_destroy_is_refused(tmp_path: Path, autoj
         go.set()
 
 
+async def test_a_task_is_told_to_be_gone_only_when_it_is(tmp_path: Path, autojump_clock: object) -> None:
+    store = StuckStore()
+    async with serving(tmp_path, store=store) as (service, _):
+        task = await service.start(ROOT, "external", {})
+        end = await service.complete(ROOT, task.id)
+        await trio.testing.wait_all_tasks_blocked()
+        revision, store.full = service.registry.feed.revision, True
+        with pytest.raises(StoreUnavailable):
+            await service.destroy(ROOT, task.id)
+
+        assert service.registry.feed.since(revision) == []
+        assert await service.get(ROOT, task.id) == end
+        store.full = False
+        await service.destroy(ROOT, task.id)
+        assert [change.gone for change in service.registry.feed.since(revision)] == [True]
+
+
 # A cancel.
 
 
