@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from tests.programs import PROGRAMS, Call, Cut, Happens, Step
 from tests.proof import rotating
-from tests.proof.model import PROGRAMS, Call, Cut, Happens, Step, execute
+from tests.proof.model import execute
 
 
 def start(operation: str, name: str = "a", who: str = "root", **more: Any) -> Call:

@@ -1,14 +1,14 @@
 """Programs of all native verbs, with stops and crashes between them and in them, against the law (``tests.law``).
 
-Hypothesis makes a program up, a list of steps, and makes it shorter where it goes wrong; it names tasks, so that a
-step that is left out does not change what the others are about. It runs over the real service, runner and store.
-After each step everything comes to rest, and then all that can be seen must be what the law says: records, logs,
-lists, what is made in the world, what those who watch were told, and who waits still.
+Hypothesis makes a program up, a list of steps (``tests.programs``), and makes it shorter where it goes wrong. It
+runs over the real service, runner and store. After each step everything comes to rest, and then all that can be
+seen must be what the law says: records, logs, lists, what is made in the world, what those who watch were told,
+and who waits still.
 
 A ``Cut`` ends the daemon before the n-th step that trio takes from there, perhaps in the middle of a call, which
 is then answered or not. What was answered holds; each task that was in motion is as it was before or after, and
 recovered from there. A crash leaves what its store has at that moment: a photograph of the rows, or a copy of the
-database as another process would read it. What a power cut leaves is for ``tests.proof.power``.
+database as another process would read it. What a power cut leaves is another proof's.
 
 Not covered: what goes by time (deadlines, heartbeats), and a store that cannot write.
 """
@@ -22,12 +22,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import attrs
 import trio
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from taskd import codec
@@ -44,6 +43,7 @@ from taskd.store.schema import connect
 from taskd.store.sqlite import SqliteStore
 from tests.bench import ROOT, running, user
 from tests.law import MADE, PLACES, Fact, Law, No
+from tests.programs import PROGRAMS, Call, Cut, Happens, Prune, Step
 from tests.proof import Outcome, Proof, Sample, Verdict
 from tests.test_watching import Fold
 
@@ -56,122 +56,6 @@ RATE: Final = 1000.0
 
 # Of trio's seconds: in so many everything has come to rest.
 PATIENCE: Final = 5.0 * RATE
-
-
-# What a program is made of.
-
-
-@attrs.frozen
-class Call:
-    """``who`` calls ``verb`` on the task that the program calls ``name``."""
-
-    verb: str
-    who: str
-    name: str
-    args: Mapping[str, Any] = attrs.field(factory=dict)
-
-
-@attrs.frozen
-class Happens:
-    """Not called: how the work of a task ends, and whether it can be undone."""
-
-    what: str
-    name: str
-
-
-@attrs.frozen
-class Prune:
-    keep: int
-
-
-@attrs.frozen
-class Cut:
-    """The daemon stops, or it crashes, ``after`` so many steps of trio; meanwhile, a step."""
-
-    crash: bool
-    after: int = 0
-    step: Call | Happens | None = None
-
-
-Step: TypeAlias = Call | Happens | Prune | Cut
-
-NAMES: Final = st.sampled_from("aaabbbcccd")
-WORDS: Final = st.sampled_from(["", "x", "y z", "ä"])
-WHO: Final = st.sampled_from(["root", "root", "root", "root", "ann", "bob", "agent"])
-
-
-def _call(verb: str, **args: st.SearchStrategy[Any]) -> st.SearchStrategy[Call]:
-    return st.builds(Call, st.just(verb), WHO, NAMES, st.fixed_dictionaries({}, optional=args))
-
-
-def _start(operation: st.SearchStrategy[str]) -> st.SearchStrategy[Call]:
-    asked = {"operation": operation, "owner": st.sampled_from(["root", "ann", "bob"]), "label": WORDS}
-    more = {"request_id": st.sampled_from("rs"), "destroy_on_finish": st.sampled_from([False, False, False, True])}
-    return st.builds(Call, st.just("start"), WHO, NAMES, st.fixed_dictionaries(asked, optional=more))
-
-
-CALLS: Final = st.one_of(
-    _start(st.just("external")),
-    _start(st.sampled_from(["errand", "chore"])),
-    _call("get"),
-    _call("wait", changed=st.booleans()),
-    _call("cancel", must=st.booleans()),
-    _call("update", done=st.integers(0, 9), label=WORDS, status=WORDS, log=st.lists(WORDS, max_size=4)),
-    st.builds(Call, st.just("complete"), WHO, NAMES, st.fixed_dictionaries({"result": st.integers(0, 9)})),
-    st.builds(Call, st.just("fail"), WHO, NAMES, st.fixed_dictionaries({"code": st.sampled_from(["X", "Y"])})),
-    _call("call_off"),
-    st.builds(
-        Call,
-        st.just("annotate"),
-        WHO,
-        NAMES,
-        st.fixed_dictionaries({"notes": st.dictionaries(WORDS, WORDS, max_size=2)}),
-    ),
-    _call("log", start=st.integers(0, 3), limit=st.integers(1, 3)),
-    _call("destroy", force=st.booleans()),
-    _call("destroy_when_ended"),
-    _call("recover"),
-    _call(
-        "list",
-        states=st.lists(st.sampled_from([*State]), max_size=3),
-        operations=st.lists(st.sampled_from(["external", "errand", "chore"]), max_size=2),
-        owner=st.sampled_from(["root", "ann", "bob"]),
-        label=WORDS,
-        since=st.booleans(),
-        order=st.sampled_from(["newest", "oldest"]),
-        page_size=st.integers(1, 3),
-    ),
-)
-HAPPENS: Final = st.builds(Happens, st.sampled_from(["go", "give_out", "stick", "loosen"]), NAMES)
-WORK: Final = _start(st.sampled_from(["errand", "chore", "external"]))
-CUTS: Final = st.builds(Cut, st.booleans(), st.integers(0, 60), st.one_of(st.none(), CALLS, WORK, HAPPENS))
-STEPS: Final = st.one_of(WORK, CALLS, CALLS, CALLS, HAPPENS, HAPPENS, CUTS, st.builds(Prune, st.integers(0, 2)))
-
-
-def _about(name: str) -> st.SearchStrategy[list[Step]]:
-    """What an admin does with one task, mostly such that it owes something, or is stopped in what it does."""
-    verbs = ["cancel", "recover", "recover", "recover", "destroy", "destroy_when_ended", "complete", "update"]
-    said: dict[str, dict[str, Any]] = {"complete": {"result": 1}}
-    calls: list[Step] = [Call(verb, "root", name, said.get(verb, {})) for verb in verbs]
-    for operation in ("errand", "errand", "chore", "external"):
-        calls.append(Call("start", "root", name, {"operation": operation, "owner": "ann", "label": ""}))
-    calls += [Call("destroy", "root", name, {"force": True}), Call("cancel", "root", name, {"must": True})]
-    happens: list[Step] = [Happens(what, name) for what in ("stick", "stick", "go", "go", "give_out", "loosen")]
-    moved = st.sampled_from([*calls, *happens])
-    cuts: st.SearchStrategy[Step] = st.builds(Cut, st.booleans(), st.integers(0, 60), st.one_of(st.none(), moved))
-    return st.lists(st.one_of(moved, moved, moved, cuts), max_size=10)
-
-
-# Something to be about comes first: an admin's tasks a, b and c.
-PROGRAMS: Final = st.builds(
-    lambda works, steps: [
-        *(attrs.evolve(work, who="root", name=name) for work, name in zip(works, "abc", strict=False)),
-        *(step for some in steps for step in some),
-    ],
-    st.lists(WORK, min_size=2, max_size=3),
-    # Lists of lists, because hypothesis makes short ones mostly.
-    st.lists(st.one_of(st.lists(STEPS, max_size=10), *map(_about, "abc")), max_size=8),
-)
 
 
 # The world, and the operations that work in it.
