@@ -351,6 +351,7 @@ def main(
     """
     # Whoever started us may have it ignored, and an ignored SIGCHLD makes the kernel forget how a child ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    status = 0
     try:
         flags = {"socket": socket, "state": state, "log_level": log_level}
         read = partial(config.load, file, flags=flags)
@@ -363,6 +364,10 @@ def main(
         # A watchdog ends a loop that does not turn with SIGABRT: the log then shows where it stood.
         faulthandler.enable()
         trio.run(run, settings, read)
-    except (ConfigError, StoreError) as error:
+    except* (ConfigError, StoreError) as found:  # out of a nursery it comes in a group
+        error: BaseException = found
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         click.echo(f"taskd: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+        status = 2 if isinstance(error, ConfigError) else 1
+    sys.exit(status)

@@ -2,21 +2,25 @@
 
 Those that write run inside a transaction that the writer opens and commits. Those that read see all that was
 committed before they began, and read to the end: an open read would hold up checkpoints.
+
+No row is believed that is not as it was written: that raises StoreError.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 import attrs
 
 from taskd.codec import dumps, pack, unpack
-from taskd.errors import Conflict
+from taskd.errors import Conflict, StoreError
 from taskd.model import LogLine, Task, Time, Token
 from taskd.states import State
 from taskd.store import Query
+from taskd.store.schema import seal
 
 # Prune forgets at most so many tasks, and about so many log lines, in one write, so that others get in between.
 PRUNED_TASKS: Final = 500
@@ -29,6 +33,10 @@ FEW: Final = 1000
 # The numbers that SQLite can say; JSON can say larger ones.
 LARGEST: Final = 2**63 - 1
 
+# The columns of a task, in the order of ``_names`` and ``_columns``; and those of a token.
+ROW: Final = "seq, id, owner, operation, request_id, label, state, revision, finished_at, open, seal, doc"
+TOKEN: Final = "id, user, roles, digest, created_at, expires_at"
+
 UNFINISHED: Final = ", ".join(f"'{state}'" for state in State if not state.ended)
 
 
@@ -37,7 +45,8 @@ UNFINISHED: Final = ", ".join(f"'{state}'" for state in State if not state.ended
 
 def reserve(connection: sqlite3.Connection, count: int) -> int:
     first: int = connection.execute("SELECT value FROM meta WHERE key = 'next_revision'").fetchall()[0][0]
-    connection.execute("UPDATE meta SET value = ? WHERE key = 'next_revision'", (first + count,))
+    following = {"next_revision": first + count, "revision_seal": seal(first + count)}
+    connection.executemany("UPDATE meta SET value = ?2 WHERE key = ?1", [*following.items()])
     return first
 
 
@@ -49,25 +58,28 @@ def create(connection: sqlite3.Connection, task: Task) -> Task:
     # AUTOINCREMENT's own memory of the highest number ever given; asked first, because doc holds it too.
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'task'").fetchall()
     task = attrs.evolve(task, seq=last[0][0] + 1 if last else 1)
+    doc = pack(task)
     connection.execute(
-        """INSERT INTO task
-        (seq, id, owner, operation, request_id, label, state, revision, finished_at, open, doc)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-        (task.seq, task.id, task.owner, task.operation, task.request_id, *_columns(task), pack(task)),
+        f"INSERT INTO task ({ROW}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*_names(task), *_columns(task), seal(doc), doc),
     )
     return task
 
 
 def replace(connection: sqlite3.Connection, task: Task, doc: bytes, expect: State) -> None:
     written = connection.execute(
-        """UPDATE task SET label = ?, state = ?, revision = ?, finished_at = ?, open = ?, doc = ?
+        """UPDATE task SET label = ?, state = ?, revision = ?, finished_at = ?, open = ?, seal = ?, doc = ?
         WHERE id = ? AND state = ?""",
-        (*_columns(task), doc, task.id, expect.value),
+        (*_columns(task), seal(doc), doc, task.id, expect.value),
     )
     if written.rowcount == 0:
         rows = connection.execute("SELECT state FROM task WHERE id = ?", (task.id,)).fetchall()
         found = rows[0][0] if rows else "nothing"
         raise Conflict(f"task {task.id}: expected {expect}, found {found}")
+
+
+def _names(task: Task) -> tuple[object, ...]:
+    return task.seq, task.id, task.owner, task.operation, task.request_id
 
 
 def _columns(task: Task) -> tuple[object, ...]:
@@ -91,7 +103,8 @@ def append(connection: sqlite3.Connection, id: str, lines: Sequence[LogLine], ke
         return
     seq, kept = rows[0]
     connection.executemany(
-        "INSERT INTO task_log VALUES (?, ?, ?, ?)", [(seq, line.n, line.at, line.line) for line in lines]
+        "INSERT INTO task_log VALUES (?, ?, ?, ?, ?)",
+        [(*row, seal(*row)) for row in ((seq, line.n, float(line.at), line.line) for line in lines)],
     )
     # Counted, not told from the numbers: lines that a full disk lost leave gaps.
     surplus = max(0, kept + len(lines) - keep)
@@ -111,25 +124,24 @@ def prune(connection: sqlite3.Connection, bound: tuple[float, int]) -> Sequence[
     doomed: list[tuple[int]] = []
     tasks: list[Task] = []
     lines = 0
-    for seq, kept, doc in connection.execute(
-        """SELECT seq, log_kept, doc FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)
+    for kept, *row in connection.execute(
+        f"""SELECT log_kept, {ROW} FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)
         ORDER BY finished_at, seq LIMIT ?""",
         (*bound, PRUNED_TASKS),
     ).fetchall():
         lines += kept
         if doomed and lines > PRUNED_LINES:
             break
-        doomed.append((seq,))
-        tasks.append(unpack(doc))
+        tasks.append(_believed(row))
+        doomed.append((row[0],))
     _delete(connection, doomed)
     return tasks
 
 
 def add_token(connection: sqlite3.Connection, token: Token) -> None:
-    connection.execute(
-        "INSERT INTO token (id, user, roles, digest, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (token.id, token.user, " ".join(token.roles), token.digest, token.created_at, token.expires_at),
-    )
+    expires_at = None if token.expires_at is None else float(token.expires_at)
+    row = (token.id, token.user, " ".join(token.roles), token.digest, float(token.created_at), expires_at)
+    connection.execute(f"INSERT INTO token ({TOKEN}, seal) VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, seal(*row)))
 
 
 def delete_token(connection: sqlite3.Connection, id: str) -> bool:
@@ -139,22 +151,42 @@ def delete_token(connection: sqlite3.Connection, id: str) -> bool:
 # Reading one row.
 
 
+def _believed(row: Sequence[Any]) -> Task:
+    """The task of a row (``ROW``). Raises StoreError: it is not as it was written."""
+    *columns, sealed, doc = row
+    if sealed != seal(doc):
+        raise StoreError(f"task {columns[0]} in the database is damaged: it is not what was written")
+    task = unpack(doc)
+    if columns != [*_names(task), *_columns(task)]:
+        raise StoreError(f"task {columns[0]} in the database is damaged: its row contradicts itself")
+    return task
+
+
 def find(connection: sqlite3.Connection, id: str) -> Task | None:
-    return _task(connection.execute("SELECT doc FROM task WHERE id = ?", (id,)).fetchall())
+    return _task(connection.execute(f"SELECT {ROW} FROM task WHERE id = ?", (id,)).fetchall())
 
 
 def requested(connection: sqlite3.Connection, owner: str, request_id: str) -> Task | None:
-    sql = "SELECT doc FROM task WHERE owner = ? AND request_id = ?"
+    sql = f"SELECT {ROW} FROM task WHERE owner = ? AND request_id = ?"
     return _task(connection.execute(sql, (owner, request_id)).fetchall())
 
 
-def _task(rows: Sequence[tuple[bytes]]) -> Task | None:
-    return unpack(rows[0][0]) if rows else None
+def _task(rows: Sequence[Sequence[Any]]) -> Task | None:
+    return _believed(rows[0]) if rows else None
 
 
 def log_end(connection: sqlite3.Connection, id: str) -> int:
-    rows: Sequence[tuple[int]] = connection.execute("SELECT log_end FROM task WHERE id = ?", (id,)).fetchall()
-    return rows[0][0] if rows else 0
+    rows: Sequence[tuple[int, int, int, int | None]] = connection.execute(
+        """SELECT log_end, log_kept, count(n), max(n) FROM task LEFT JOIN task_log ON task = seq WHERE id = ?
+        GROUP BY seq""",
+        (id,),
+    ).fetchall()
+    if not rows:
+        return 0
+    end, kept, count, last = rows[0]
+    if kept != count or (last is not None and end != last + 1):
+        raise StoreError(f"the log of task {id} in the database is damaged: its lines are not those that it had")
+    return end
 
 
 # Reading many.
@@ -169,19 +201,19 @@ def page(connection: sqlite3.Connection, query: Query) -> Sequence[Task]:
     order, beyond, start = ("DESC", "<", LARGEST) if query.newest_first else ("ASC", ">", 0)
     after = start if query.after is None else _integer(query.after)
     filters = _filters(query)
-    rows: list[tuple[int, bytes]] = []
+    rows: list[Sequence[Any]] = []
     connection.execute("BEGIN")  # one view for all the values: a task that moves between two is seen once
     try:
         for driver, values in _drivers(connection, query):
             where = " AND ".join([f"seq {beyond} ?", driver, *filters])
             rows += connection.execute(
-                f"SELECT seq, doc FROM task WHERE {where} ORDER BY seq {order} LIMIT ?",
+                f"SELECT {ROW} FROM task WHERE {where} ORDER BY seq {order} LIMIT ?",
                 (after, *values, *filters.values(), _integer(query.limit)),
             )
     finally:
         connection.execute("COMMIT")
-    rows.sort(reverse=query.newest_first)
-    return [unpack(doc) for _, doc in rows[: query.limit]]
+    rows.sort(key=itemgetter(0), reverse=query.newest_first)
+    return [_believed(row) for row in rows[: query.limit]]
 
 
 def _filters(query: Query) -> dict[str, object]:
@@ -231,22 +263,30 @@ def owners(connection: sqlite3.Connection) -> Mapping[str, int]:
 
 
 def open_tasks(connection: sqlite3.Connection) -> Sequence[Task]:
-    rows = connection.execute("SELECT doc FROM task WHERE open = 1 ORDER BY seq").fetchall()
-    return [unpack(doc) for (doc,) in rows]
+    return [_believed(row) for row in connection.execute(f"SELECT {ROW} FROM task WHERE open = 1 ORDER BY seq")]
 
 
 def log(connection: sqlite3.Connection, id: str, start: int, limit: int) -> Sequence[LogLine]:
     rows = connection.execute(
-        """SELECT n, at, line FROM task_log WHERE task = (SELECT seq FROM task WHERE id = ?) AND n >= ?
+        """SELECT task, n, at, line, seal FROM task_log WHERE task = (SELECT seq FROM task WHERE id = ?) AND n >= ?
         ORDER BY n LIMIT ?""",
         (id, _integer(start), _integer(limit)),
     )
-    return [LogLine(n, Time(at), line) for n, at, line in rows]
+    return [LogLine(n, Time(at), line) for _, n, at, line in _sealed(rows, f"the log of task {id}")]
 
 
 def tokens(connection: sqlite3.Connection) -> Sequence[Token]:
-    sql = "SELECT id, user, roles, digest, created_at, expires_at FROM token ORDER BY seq"
-    return [Token(id, user, tuple(roles.split()), *rest) for id, user, roles, *rest in connection.execute(sql)]
+    rows = _sealed(connection.execute(f"SELECT {TOKEN}, seal FROM token ORDER BY seq"), "a token")
+    return [Token(id, user, tuple(roles.split()), *rest) for id, user, roles, *rest in rows]
+
+
+def _sealed(rows: sqlite3.Cursor, what: str) -> Sequence[Sequence[Any]]:
+    """The rows without their seal, which is last. Raises StoreError: one is not as it was written."""
+    found = rows.fetchall()
+    for *row, sealed in found:
+        if sealed != seal(*row):
+            raise StoreError(f"{what} in the database is damaged: it is not what was written")
+    return [row[:-1] for row in found]
 
 
 def bound(connection: sqlite3.Connection, before: float, keep: int) -> tuple[float, int]:

@@ -166,5 +166,5 @@ class SqliteStore:
 def _readable() -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes what it does not understand
         raise StoreError(f"the store cannot read: {error}") from error

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,30 @@ def test_a_database_of_a_newer_schema_is_refused(daemon: DaemonProcess, tmp_path
 
     assert "newer" in refused(result)
     assert "99" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        ("UPDATE task SET doc = replace(doc, 'running', 'queued')", "task 1 in the database is damaged"),
+        ("UPDATE task SET log_end = 9", "the log of task"),
+        ("UPDATE token SET user = 'root'", "a token in the database is damaged"),
+        ("UPDATE meta SET value = 1 WHERE key = 'next_revision'", "taskd.sqlite is damaged"),
+    ],
+)
+def test_a_database_with_a_row_that_is_not_as_it_was_written_is_refused(
+    daemon: DaemonProcess, tmp_path: Path, sql: str, sentence: str
+) -> None:
+    daemon.start()
+    with daemon.connect() as connection:
+        made = connection.start("external", {})
+        connection.update(made.id, log=["one"])
+        connection.add_token("ann", ["user"])
+    daemon.stop()
+    with closing(sqlite3.connect(tmp_path / "state" / "taskd.sqlite", isolation_level=None)) as database:
+        database.execute(sql)
+
+    assert sentence in refused(taskd("--socket", daemon.socket, "--state", str(tmp_path / "state")))
 
 
 def test_the_version_and_the_settings_are_told(tmp_path: Path) -> None:

@@ -539,10 +539,16 @@ async def test_of_two_who_delete_a_token_at_once_one_did(store: Store) -> None:
 # Cancel.
 
 
+async def _write(store: Store) -> None:
+    made = await store.get("one")
+    assert made is not None
+    await store.write(attrs.evolve(made, state=State.RUNNING), expect=State.QUEUED)
+
+
 _VERBS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "reserve": lambda store: store.reserve(1),
     "create": lambda store: store.create(task(id="other")),
-    "write": lambda store: store.write(task(id="one", state=State.RUNNING), expect=State.QUEUED),
+    "write": _write,
     "delete": lambda store: store.delete("one"),
     "get": lambda store: store.get("one"),
     "requested": lambda store: store.requested("ann", "r"),

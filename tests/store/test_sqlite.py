@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import random
 import re
 import signal
 import sqlite3
@@ -29,6 +30,7 @@ from taskd.model import Task, Time
 from taskd.states import State
 from taskd.store import Query, rows, schema
 from taskd.store.sqlite import SqliteStore
+from tests.proof import damage, rotating
 from tests.store.test_contract import CancelAtStep, ended, lines, task, token
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -198,7 +200,7 @@ async def test_a_database_of_another_program_is_refused(path: Path, sql: str) ->
 @pytest.mark.parametrize(
     ("sql", "missing"),
     [
-        ("DROP TABLE task_log", "task_log.at, task_log.line, task_log.n, task_log.task"),
+        ("DROP TABLE task_log", "task_log.at, task_log.line, task_log.n, task_log.seal, task_log.task"),
         ("ALTER TABLE task RENAME COLUMN doc TO dok", "task.doc"),
         ("DROP INDEX task_owner", "task_owner"),
         ("ALTER TABLE token RENAME COLUMN digest TO secret", "token.digest"),
@@ -237,10 +239,115 @@ async def test_a_folder_that_cannot_be_written_is_refused(small: Path, there: bo
     assert re.search(r"cannot be written: .*read-only", await refusal(small / "taskd.sqlite"), re.IGNORECASE)
 
 
-async def test_an_empty_file_that_a_crash_left_is_taken(path: Path) -> None:
+async def test_an_empty_file_is_one_that_was_cut_and_is_refused(path: Path) -> None:
     path.touch()
 
+    assert "is empty: what was in it is lost" in await refusal(path)
+
+
+@pytest.mark.parametrize("left", [b"", b"the first half of it"])
+async def test_what_a_crash_left_of_a_file_that_was_being_made_is_made_anew(path: Path, left: bytes) -> None:
+    for name in ("taskd.sqlite.new", "taskd.sqlite.new-journal"):
+        path.with_name(name).write_bytes(left)
+
     await (await SqliteStore.open(path)).close()
+
+    assert [file.name for file in path.parent.iterdir()] == ["taskd.sqlite"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+# What is damaged.
+
+
+def test_a_database_with_any_bit_flipped_is_refused_or_says_what_is_true() -> None:
+    """At places that are told by a seed, another one on each day (``tests/proof/damage.py``)."""
+    rng, size = random.Random(rotating(1).seed), len(damage.base().content)
+
+    for _ in range(60):
+        place, bit = rng.randrange(size), 1 << rng.randrange(8)
+        damage.database(bytes([place >> 16, *(place & 0xFFFF).to_bytes(2, "big"), bit]))
+
+
+@pytest.mark.parametrize(
+    ("sql", "sentence"),
+    [
+        ("UPDATE meta SET value = value - 1 WHERE key = 'next_revision'", "is not what was written"),
+        ("UPDATE task SET revision = 4711", "there is a revision that was never given"),
+        ("UPDATE sqlite_sequence SET seq = 0", "there is a task of a number that was never given"),
+        ("UPDATE task SET open = 0", "a task that has not ended counts as one that has"),
+        ("CREATE TRIGGER it AFTER UPDATE ON task BEGIN SELECT 1; END", "was changed by hand: it"),
+        ("DROP INDEX task_open; CREATE INDEX task_open ON task (seq)", "was changed by hand: task_open"),
+    ],
+)
+async def test_what_contradicts_itself_is_refused_however_large_it_is(
+    path: Path, sql: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "SMALL", 0)
+    store = await SqliteStore.open(path)
+    await store.create(task(id="one"))
+    await store.close()
+    edit(path, sql)
+
+    assert sentence in await refusal(path)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE task SET doc = replace(doc, 'ann', 'eve')",
+        "UPDATE task SET owner = 'eve'",
+        "UPDATE task SET label = 'another'",
+        "UPDATE task SET finished_at = 1.0",
+    ],
+)
+async def test_a_row_that_is_not_as_it_was_written_is_not_believed(path: Path, sql: str) -> None:
+    store = await SqliteStore.open(path)
+    await store.create(task(id="one"))
+    await store.close()
+    edit(path, sql)
+
+    store = await SqliteStore.open(path)
+    for ask in (lambda: store.get("one"), lambda: store.list(Query()), store.open_tasks):
+        with pytest.raises(StoreError, match="task 1 in the database is damaged"):
+            await ask()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE task_log SET line = 'another' WHERE n = 1",
+        "UPDATE task_log SET at = 1 WHERE n = 1",
+        "UPDATE token SET user = 'root'",
+        "UPDATE token SET expires_at = NULL",
+    ],
+)
+async def test_no_line_and_no_token_is_believed_that_is_not_as_it_was_written(path: Path, sql: str) -> None:
+    store = await SqliteStore.open(path)
+    made = await store.create(task())
+    await store.append_log(made.id, lines(0, 1), keep=10)
+    await store.add_token(token("a0000000", expires_at=Time(5.0)))
+    await store.close()
+    edit(path, sql)
+
+    store = await SqliteStore.open(path)
+    with pytest.raises(StoreError, match="is not what was written"):
+        await (store.tokens() if "token" in sql else store.log(made.id, 0, 10))
+    await store.close()
+
+
+@pytest.mark.parametrize("sql", ["UPDATE task SET log_end = 1", "DELETE FROM task_log WHERE n = 0"])
+async def test_a_log_does_not_go_on_where_lines_of_it_are_missing(path: Path, sql: str) -> None:
+    store = await SqliteStore.open(path)
+    made = await store.create(task())
+    await store.append_log(made.id, lines(0, 1), keep=10)
+    await store.close()
+    edit(path, sql)
+
+    store = await SqliteStore.open(path)
+    with pytest.raises(StoreError, match="its lines are not those that it had"):
+        await store.log_end(made.id)
+    await store.close()
 
 
 # Migrations.
