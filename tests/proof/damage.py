@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import shutil
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
@@ -28,6 +30,18 @@ SEEDS: Final = (
     b"\x06\x02\x00\x00",
     b"\x07\x20\0\0",
 )
+
+
+# Where files are quick, if there is such a place.
+MEMORY: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+@cache
+def scratch() -> Path:
+    """A folder for this process, gone with it; libFuzzer's end is sudden, so who starts one gives it a TMPDIR."""
+    folder = Path(mkdtemp(prefix="taskd-fuzz-", dir=os.environ.get("TMPDIR", MEMORY)))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @attrs.frozen
@@ -153,8 +167,9 @@ QUESTIONS: Final = _questions()
 
 @cache
 def base() -> Base:
-    """Made once in a process, in memory where that can be."""
-    folder = Path(mkdtemp(prefix="taskd-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    """Made once in a process."""
+    folder = scratch() / "state"
+    folder.mkdir()
     path = folder / "taskd.sqlite"
     trio.run(_filled, path)
     content = path.read_bytes()

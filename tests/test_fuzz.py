@@ -1,0 +1,44 @@
+"""The kept inputs of every fuzzer are tried, and for some seconds new ones (``tests/proof/fuzz.py``)."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from tests.proof import fuzz
+from tests.proof.targets import TARGETS
+
+# How many targets are tried with new inputs each day, and for how many seconds each.
+TRIED = 3
+SECONDS = 2
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_whatever_was_kept_is_read_as_it_must_be(name: str) -> None:
+    inputs = [*TARGETS[name].seeds, *fuzz.kept(name)]
+    assert inputs
+
+    for each in inputs:
+        TARGETS[name].run(each)
+
+
+def _todays() -> list[str]:
+    first = datetime.date.today().toordinal() * TRIED
+    return [[*TARGETS][(first + step) % len(TARGETS)] for step in range(TRIED)]
+
+
+@pytest.mark.parametrize("name", _todays())
+def test_nothing_new_is_found_in_some_seconds(name: str) -> None:
+    pytest.importorskip("atheris", reason="there is no wheel of it for this machine")
+    found = fuzz.fuzzed(name, -1, seconds=SECONDS)
+
+    assert found.wrong == ""
+    assert found.runs > len(TARGETS[name].seeds)
+
+
+def test_the_kept_inputs_are_few() -> None:
+    files = [*fuzz.CORPUS.iterdir()]
+
+    assert {file.name for file in files} == {name.replace(" ", "_") for name in TARGETS}
+    assert sum(file.stat().st_size for file in files) < 300 * 1024
