@@ -56,7 +56,8 @@ def fuzzed(name: str, runs: int, *, keep: bool = False, seconds: int = 0) -> Run
     from tests.proof.targets import TARGETS, words
 
     target = TARGETS[name]
-    with tempfile.TemporaryDirectory(dir=MEMORY) as scratch:
+    # What is in memory may not be run.
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=MEMORY) as memory:
         folder = Path(scratch)
         corpus = _laid(folder / "corpus", [*kept(name), *target.seeds])
         (folder / "words").write_text("".join(f'"{_escaped(word)}"\n' for word in words()))
@@ -71,7 +72,7 @@ def fuzzed(name: str, runs: int, *, keep: bool = False, seconds: int = 0) -> Run
             *([f"-max_total_time={seconds}"] if seconds else []),
         ]
         began = time.monotonic()
-        done = _atheris(name, [*options, str(corpus)], folder)
+        done = _atheris(name, [*options, str(corpus)], folder, memory)
         took = time.monotonic() - began
         runs_done = re.search(r"number_of_executed_units: (\d+)", done.stderr)
         found = sorted(folder.glob("found-*"))
@@ -81,7 +82,7 @@ def fuzzed(name: str, runs: int, *, keep: bool = False, seconds: int = 0) -> Run
         elif done.returncode != 0:
             wrong = f"{name} ended with {done.returncode}: {_why(done)}"
         if keep and not wrong:
-            _keep(name, corpus, folder / "least")
+            _keep(name, _merged(name, corpus, folder, memory))
         return Run(name, int(runs_done[1]) if runs_done else 0, took, wrong)
 
 
@@ -96,10 +97,15 @@ def _escaped(word: str) -> str:
     return word.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _atheris(name: str, arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.proof.fuzz", "--target", name, *arguments]
-    environment = os.environ | {"TMPDIR": str(folder)}
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
+def _atheris(name: str, arguments: Sequence[str], folder: Path, memory: str) -> subprocess.CompletedProcess[str]:
+    # A program of its own: libFuzzer starts itself anew when it merges.
+    program = folder / "run"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m tests.proof.fuzz --target '{name}' \"$0\" \"$@\"\n")
+    program.chmod(0o700)
+    environment = os.environ | {"TMPDIR": memory}
+    return subprocess.run(
+        [program, *arguments], capture_output=True, text=True, errors="replace", env=environment, check=False
+    )
 
 
 def _why(done: subprocess.CompletedProcess[str]) -> str:
@@ -108,10 +114,16 @@ def _why(done: subprocess.CompletedProcess[str]) -> str:
     return "\n".join((traceback if uncaught else done.stderr).strip().splitlines()[-12:])
 
 
-def _keep(name: str, corpus: Path, least: Path) -> None:
-    """The least of the inputs that reach the same, small ones first, as many as may be kept."""
+def _merged(name: str, corpus: Path, folder: Path, memory: str) -> Path:
+    """The least of the inputs that reach the same."""
+    least = folder / "least"
     least.mkdir()
-    _atheris(name, ["-merge=1", str(least), str(corpus)], least.parent)
+    _atheris(name, ["-merge=1", str(least), str(corpus)], folder, memory)
+    return least
+
+
+def _keep(name: str, least: Path) -> None:
+    """Small ones first, as many as may be kept."""
     inputs = sorted((path.read_bytes() for path in least.iterdir()), key=lambda each: (len(each), each))
     lines, size = [], 0
     for each in inputs:
@@ -130,7 +142,7 @@ def _run_target(name: str, arguments: Sequence[str]) -> None:
     with atheris.instrument_imports(include=["taskd", "h11", "wsproto"]):
         from tests.proof.targets import TARGETS
 
-    atheris.Setup([sys.argv[0], *arguments], TARGETS[name].run)
+    atheris.Setup([*arguments], TARGETS[name].run)
     atheris.Fuzz()
 
 
