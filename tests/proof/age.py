@@ -8,6 +8,7 @@ printed; the exit status is 1 if anything was wrong.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import sys
@@ -23,11 +24,13 @@ from typing import Final
 import trio
 
 from taskd.client import on_trio
+from taskd.model import JSON
+from taskd.registry import feed
 from taskd.states import State
 from tests.cases import empty
 from tests.process import DaemonProcess
 from tests.proof import Outcome, Proof, Sample, Verdict
-from tests.proof.load import CLIENTS, Client, Look, World
+from tests.proof.load import CLIENTS, Client, Look, World, fetched
 from tests.proof.told import Told, clock
 
 MINUTES: Final = 60.0
@@ -40,6 +43,9 @@ POLITE: Final = 0.15
 
 # Seconds between two looks at the daemon's memory and descriptors.
 LOOK: Final = 0.5
+
+# Calls in one batch.
+BATCH: Final = 500
 
 # What may be more at the end than at the beginning of a stretch: KiB, descriptors. A shorter one says nothing.
 GROWTH: Final = (12 * 1024, 4)
@@ -75,12 +81,28 @@ async def deaths(world: World) -> None:
     least, most = PAUSES
     while True:
         await trio.sleep(world.rng.uniform(least, min(most, max(least * 1.5, world.seconds / 8))))
+        if world.calm:
+            await filled(world)
         while world.calm:
             await trio.sleep(LOOK)
         if world.over:
             return
         await ended(world, polite=world.rng.random() < POLITE)
         await begun(world)
+
+
+async def filled(world: World) -> None:
+    """Make as many changes as the daemon keeps for watchers (``registry.feed``): from here on it must not grow."""
+    for _ in range(feed.LIMIT // BATCH if world.seconds >= TELLING else 0):
+        ids: list[JSON] = [None] * BATCH
+        for method, params in (("start", {"operation": "external"}), ("complete", {}), ("destroy", {})):
+            calls = [{"jsonrpc": "2.0", "method": f"Task.{method}", "id": 1, "params": dict(params)} for _ in ids]
+            for call, id in zip(calls, ids, strict=True):
+                call["params"] |= {} if id is None else {"id": id}  # type: ignore[operator]  # it is an object
+            _, said = await fetched(world.daemon.socket, "POST", "/jsonrpc", json.dumps(calls).encode())
+            if method == "start":
+                ids = [reply["result"]["id"] for reply in json.loads(said)]
+    world.settled = world.at
 
 
 async def looks(world: World) -> None:
@@ -97,7 +119,7 @@ async def looks(world: World) -> None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
         fds = len(os.listdir(f"/proc/{process.pid}/fd"))
-        world.looks.append(Look(world.at, clock() - world.started, kib, fds, world.calm))
+        world.looks.append(Look(world.at, clock() - world.started, kib, fds, world.calm and world.settled > 0))
 
 
 async def lived(world: World, folder: Path) -> None:
@@ -171,7 +193,7 @@ def quarters(looks: Sequence[Look]) -> tuple[Sequence[Look], Sequence[Look]]:
 def flatness(world: World) -> Iterator[str]:
     """How memory and descriptors went, where there is enough to tell."""
     calm = [look for look in world.looks if look.calm]
-    between = [look for look in world.looks if not look.calm and look.up < PAUSES[1]]
+    between = [look for look in world.looks if not (look.calm or look.up > PAUSES[1])]
     for name, some in (("between deaths", between), ("in the calm", calm)):
         first, last = quarters(some)
         if not first:

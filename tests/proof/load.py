@@ -65,6 +65,7 @@ class World:
     looks: list[Look] = attrs.field(factory=list)
     starts: list[tuple[float, float]] = attrs.field(factory=list)
     started: float = 0.0
+    settled: float = 0.0
     told: Told = attrs.field(init=False)
     numbers: Iterator[int] = attrs.field(factory=itertools.count)
 
