@@ -431,8 +431,8 @@ MUTANTS = (
     Mutant(
         "revisions that were set aside are given again",
         "store/rows.py",
-        "(first + count,))",
-        "(first,))",
+        """{"next_revision": first + count, "revision_seal": seal(first + count)}""",
+        """{"next_revision": first, "revision_seal": seal(first)}""",
         CONTRACT,
     ),
     Mutant(

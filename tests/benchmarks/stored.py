@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
+from taskd.codec import format_time
+from taskd.store.schema import seal
 from tests.benchmarks import clients, peers
 from tests.benchmarks.measure import Extent, Outcomes, compared, in_turn, milliseconds
 from tests.benchmarks.resident import mebibytes, memory
@@ -39,22 +41,29 @@ def multiply(database: Path, id: str, tasks: int) -> None:
     with closing(sqlite3.connect(database)) as connection:
         connection.row_factory = sqlite3.Row
         row = dict(connection.execute("SELECT * FROM task").fetchone())
-        named = str(id).encode(), b'"seq":%d,' % row["seq"]
+        named = str(id).encode(), b'"seq":%d,' % row["seq"], _finished(row["finished_at"])
         assert all(row["doc"].count(each) == 1 for each in named)
         columns = ", ".join(row)
 
         def others() -> Iterator[Sequence[object]]:
             for seq in range(row["seq"] + 1, tasks + 1):
                 new = str(uuid.UUID(int=random.getrandbits(128), version=4))
-                doc = row["doc"].replace(named[0], new.encode()).replace(named[1], b'"seq":%d,' % seq)
                 # Each ended later than the one before, by less than a retention.
                 finished = row["finished_at"] + seq / 1000
-                yield tuple({**row, "seq": seq, "id": new, "doc": doc, "finished_at": finished}.values())
+                doc = row["doc"]
+                for old, its in zip(named, (new.encode(), b'"seq":%d,' % seq, _finished(finished)), strict=True):
+                    doc = doc.replace(old, its)
+                changed = {"seq": seq, "id": new, "doc": doc, "finished_at": finished, "seal": seal(doc)}
+                yield tuple({**row, **changed}.values())
 
         with connection:
             connection.execute("PRAGMA synchronous = OFF")
             connection.executemany(f"INSERT INTO task ({columns}) VALUES ({', '.join('?' * len(row))})", others())
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _finished(moment: float) -> bytes:
+    return b'"finished_at":"%b"' % format_time(moment).encode()
 
 
 def sample(folder: Path) -> tuple[list[bytes], list[bytes]]:

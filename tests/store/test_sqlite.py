@@ -313,6 +313,13 @@ async def test_a_row_that_is_not_as_it_was_written_is_not_believed(path: Path, s
     await store.close()
 
 
+async def test_a_time_that_is_finer_than_a_millisecond_is_believed(store: SqliteStore) -> None:
+    made = await store.create(ended(1_700_000_000.12399, id="one"))
+
+    assert made.finished_at == 1_700_000_000.12399
+    assert await store.get("one") is not None
+
+
 @pytest.mark.parametrize(
     "sql",
     [
