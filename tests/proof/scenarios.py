@@ -3,9 +3,9 @@ is whole; and how a daemon is judged that has recovered.
 
 A proof prepares a place, starts a daemon on it, lets the scenario ``act`` and does its worst meanwhile: then the
 calls end with ``NoDaemon``, and ``Said`` holds what had been answered by then. After that it starts a daemon
-again, and ``judge`` says how it ended. The law that is judged by: the callers' folder is what it was, or what it
-is when all is done, to the byte and with nothing beside it; every task's answer agrees with that; what was
-answered stays true; nothing is owed.
+again, and ``judge``, and ``owed`` when that one is dead too, say how it ended. The law that is judged by: the
+callers' folder is what it was, or what it is when all is done, to the byte and with nothing beside it; every
+task's answer agrees with that; what was answered stays true; nothing is owed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import attrs
 
 from taskd import client, codec
 from taskd.client.record import Record
-from taskd.model import JSON, Task
+from taskd.model import JSON
 from tests.cases import Photo, photograph
 from tests.operations.conftest import image, loop_device
 from tests.proof import Outcome, Verdict
@@ -298,6 +298,9 @@ SCENARIOS: Final = (
     EXTERNAL,
 )
 
+# No task at all: what is disturbed is the start itself.
+START: Final = Scenario("an empty start", _images(), lambda daemon, place, said: None, _same)
+
 
 def plugins(folder: Path) -> str:
     """A PYTHONPATH on which the example's operation counts as installed; its metadata is in ``folder``."""
@@ -335,7 +338,6 @@ def judge(
         states = ", ".join(f"{task.operation} {task.state}" for task in tasks.values()) or "no task"
         wrong.append(f"{states}; but the folder is {_told(now, before, whole)}")
     wrong += [f"in the workspace: {name}" for name in os.listdir(place.state / "workspace")]
-    wrong += [f"{task.id} {task.state} still has a journal" for task in stored(place) if task.journal]
     if wrong:
         return Outcome(Verdict.WRONG, what="; ".join(wrong))
     return Outcome(Verdict.WHOLE if completed else Verdict.AS_BEFORE)
@@ -350,6 +352,7 @@ def _settled(scenario: Scenario, daemon: client.Daemon, said: Said, id: str) -> 
         elif scenario.endless and task.cancellable and not task.cancel_requested:
             daemon.cancel(id)
         task = daemon.wait(id, timeout_s=1.0, after_revision=task.revision)
+    said.told(task)
     return task
 
 
@@ -380,10 +383,11 @@ def _repeated(daemon: client.Daemon, said: Said) -> Iterator[tuple[str, str]]:
             yield id, daemon.start(operation, params, request_id=f"{operation} {n}").id
 
 
-def stored(place: Place) -> list[Task]:
-    """All tasks as they are on the disk."""
-    with closing(sqlite3.connect(f"file:{place.state}/taskd.sqlite?mode=ro", uri=True)) as database:
-        return [codec.unpack(doc) for (doc,) in database.execute("SELECT doc FROM task")]
+def owed(place: Place) -> list[str]:
+    """The tasks that have a journal on the disk; asked when the daemon is dead, for it locks its database."""
+    with closing(sqlite3.connect(f"file:{place.state}/taskd.sqlite?mode=rw", uri=True)) as database:
+        tasks = [codec.unpack(doc) for (doc,) in database.execute("SELECT doc FROM task")]
+    return [f"{task.operation} {task.id} {task.state} has a journal" for task in tasks if task.journal]
 
 
 def _told(now: Photo, before: Photo, whole: Photo) -> str:

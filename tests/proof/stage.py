@@ -1,0 +1,103 @@
+"""A run: a scenario on a place of its own, played by daemons behind gates, one after the other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from taskd.errors import NoDaemon
+from tests.cases import Photo
+from tests.proof import Outcome, Verdict
+from tests.proof.gate import Fate, Gated, passing
+from tests.proof.scenarios import Place, Said, Scenario, judge, owed
+
+# How much of the daemon's log is shown where something is wrong, in characters.
+_SHOWN: Final = 3000
+
+
+@attrs.define(eq=False)
+class Stage:
+    """``before``: what the callers had. ``said``: what was answered by any of the ``daemons``, oldest first."""
+
+    scenario: Scenario
+    folder: Path
+    place: Place
+    before: Photo
+    said: Said = attrs.field(factory=Said)
+    daemons: list[Gated] = attrs.field(factory=list)
+
+    def start(self, fate: Fate = passing, *, armed: bool = False) -> Gated:
+        """One more daemon; ``armed``: its calls count from the first."""
+        gated = Gated(self.folder, self.place, fate, armed=armed)
+        self.daemons.append(gated)
+        gated.start()
+        return gated
+
+    def play(self, fate: Fate) -> Gated:
+        """The scenario, with a daemon whose calls count once it has answered; it is dead afterwards."""
+        gated = self.start(fate)
+        with suppress(NoDaemon), gated.connect() as daemon:
+            daemon.ids()
+            gated.arm()
+            self.scenario.act(daemon, self.place, self.said)
+        gated.end()
+        if not (gated.killed or self.said.ended.keys() >= self.said.started.keys() - self.said.destroyed):
+            raise AssertionError("the daemon died by itself")
+        return gated
+
+    def recover(self, fate: Fate = passing) -> tuple[Gated, Outcome | None]:
+        """A daemon whose calls count from the first, and how it says that all ended; None if it was killed
+        before that. It is dead afterwards.
+        """
+        gated, outcome = self.start(fate, armed=True), None
+        with suppress(NoDaemon), gated.connect() as daemon:
+            outcome = judge(self.scenario, self.place, self.before, daemon, self.said)
+        gated.end()
+        if outcome is None and not gated.killed:
+            raise AssertionError("the daemon died by itself")
+        return gated, outcome
+
+    def outcome(self, told: Outcome | None) -> Outcome:
+        """What was told, and what can be seen when the last daemon is dead."""
+        wrong = [told.what if told else "never recovered"] if told is None or told.what else []
+        wrong += owed(self.place)
+        wrong += ["a process that it started lives on" for each in self.daemons if each.survivors()]
+        if wrong or told is None:
+            return Outcome(Verdict.WRONG, what="; ".join(wrong))
+        return told
+
+
+@contextmanager
+def stage(scenario: Scenario) -> Iterator[Stage]:
+    """Prepared; nothing of it is left afterwards."""
+    with tempfile.TemporaryDirectory(prefix="taskd-proof-") as name:
+        folder = Path(name)
+        place = Place(folder / "data", folder / "state")
+        place.data.mkdir()
+        scenario.prepare(place.data)
+        with scenario.attached(place.data):
+            set_up = Stage(scenario, folder, place, place.photo())
+            try:
+                yield set_up
+            finally:
+                for each in set_up.daemons:
+                    each.close()
+
+
+def perform(scenario: Scenario, play: Callable[[Stage], Outcome]) -> Outcome:
+    """One run; where something is wrong, with what the daemons did and said at last."""
+    with stage(scenario) as set_up:
+        try:
+            outcome = play(set_up)
+        except Exception as error:
+            outcome = Outcome(Verdict.WRONG, what=f"{type(error).__name__}: {error}")
+        if outcome.what:
+            last = [f"{each.calls[-1] if each.calls else 'no call'}" for each in set_up.daemons]
+            story = f"last calls: {'; '.join(last)}\n{set_up.daemons[-1].log[-_SHOWN:] if set_up.daemons else ''}"
+            outcome = attrs.evolve(outcome, what=f"{outcome.what}\n{story}")
+        return attrs.evolve(outcome, faults=sum(each.faults for each in set_up.daemons))
