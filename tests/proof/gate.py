@@ -204,7 +204,7 @@ class Gated:
                 about = os.readlink(f"/proc/{tid}/fd/{arguments[_FILES.get(name, 0)]}")
         except OSError as error:
             return errno.errorcode[error.errno or 0]
-        about = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", about.replace(f"{self.folder}/", ""))
+        about = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", about.replace(str(self.folder), "").lstrip("/"))
         return re.sub(r":\[\d+\]", "", about)
 
 

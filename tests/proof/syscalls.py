@@ -50,11 +50,11 @@ def _killed_in_start(n: int, first: list[Gated], stage: Stage) -> Outcome:
 def killed_again(scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
     """At the n-th call of the scenario, and at the m-th of the recovery from that, for every m.
 
-    Of all n whose recovery makes the same calls one is taken.
+    Of all n whose recovery makes the same calls one is taken. A sample takes as many of either.
     """
-    once = Sample(isqrt(sample.every), sample.seed)
+    some = Sample(isqrt(sample.every), sample.seed)
     seen: set[tuple[str, ...]] = set()
-    for n in filter(once.takes, range(1, TOO_MANY)):
+    for n in filter(some.takes, range(1, TOO_MANY)):
         pair: list[Gated] = []
         looked = perform(scenario, partial(_looked_at, n, pair))
         if looked.what:
@@ -65,7 +65,7 @@ def killed_again(scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
         if calls in seen:
             continue
         seen.add(calls)
-        for m in filter(once.takes, range(1, TOO_MANY)):
+        for m in filter(some.takes, range(1, TOO_MANY)):
             second: list[Gated] = []
             yield perform(scenario, partial(_killed_twice, n, m, second))
             if second and not second[0].killed:

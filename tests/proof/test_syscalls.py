@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-
 import pytest
 
 from tests.operations.conftest import needs_root
-from tests.proof import Outcome, Proof, Sample, Verdict, rotating, wrongs
-from tests.proof.gate import kill_at
-from tests.proof.scenarios import COPY_OVER
-from tests.proof.stage import Stage, perform
+from tests.proof import Proof, rotating, wrongs
 from tests.proof.syscalls import PROOFS
 
 # The pairs of a call and a call of its recovery are many more than the calls.
-EVERY = {"killed at a system call": 20, "killed again, at a call of its recovery": 400}
+EVERY = {"killed at a system call": 40, "killed again, at a call of its recovery": 2500}
 
 
 @needs_root
