@@ -12,6 +12,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterable
 from enum import Enum
+from math import isqrt
 from typing import Final
 
 import attrs
@@ -44,6 +45,11 @@ class Sample:
     def takes(self, n: int) -> bool:
         """Whether the n-th point (from 1) is one of them."""
         return (n + self.seed) % self.every == 0
+
+    @property
+    def some(self) -> Sample:
+        """That of either half, where points are pairs."""
+        return Sample(isqrt(self.every), self.seed)
 
     def __str__(self) -> str:
         return "every point" if self.every == 1 else f"1 of {self.every} points, TASKD_PROOF_SEED={self.seed}"

@@ -78,8 +78,17 @@ class Kill:
 Fate = Callable[[Call], int | Kill | None]
 
 
+# Whether a call is one of those that the proof is about.
+Counted = Callable[[Call], bool]
+
+
 def passing(call: Call) -> None:
     """Every call goes on."""
+
+
+def every(call: Call) -> bool:
+    """Each call counts."""
+    return True
 
 
 def kill_at(n: int) -> Fate:
@@ -87,10 +96,28 @@ def kill_at(n: int) -> Fate:
     return lambda call: Kill() if call.n == n else None
 
 
+def fail_at(n: int, number: int) -> Fate:
+    """The n-th is refused with that errno."""
+    return lambda call: number if call.n == n else None
+
+
+def fail_from(n: int, number: int) -> Fate:
+    """The n-th is refused with that errno, and so are all that do the same to the same file."""
+    broken: list[tuple[str, str]] = []
+
+    def fate(call: Call) -> int | None:
+        if call.n == n:
+            broken.append((call.name, call.file))
+        return number if (call.name, call.file) in broken else None
+
+    return fate
+
+
 @attrs.define(eq=False)
 class Gated:
     """A daemon behind a gate, on a place; its socket and its log are in ``folder``.
 
+    With ``opens``, calls that only make a descriptor are among those that pass the gate.
     ``calls`` are those that were counted: made after ``arm``, and let through by ``counted``. ``killed`` tells
     that one of them was its last, ``faults`` how many did not simply go on.
     """
@@ -98,9 +125,9 @@ class Gated:
     folder: Path
     place: Place
     fate: Fate = passing
-    counted: Callable[[Call], bool] = lambda call: True
-    armed: bool = False
+    counted: Counted = every
     opens: bool = False
+    armed: bool = False
     calls: list[Call] = attrs.field(factory=list)
     pid: int = 0
     gone: threading.Event = attrs.field(factory=threading.Event)
@@ -127,6 +154,10 @@ class Gated:
     def arm(self) -> None:
         """Count from here on."""
         self.armed = True
+
+    def disarm(self) -> None:
+        """From here on, all goes on."""
+        self.armed = False
 
     @property
     def dead(self) -> bool:

@@ -51,8 +51,12 @@ class Place:
 
 @attrs.define
 class Said:
-    """What the daemon has answered so far. What it did not live to answer may have happened, or not."""
+    """What the daemon has answered so far. What it did not live to answer may have happened, or not.
 
+    ``name`` tells its requests from another's.
+    """
+
+    name: str = "request"
     started: dict[str, tuple[str, Mapping[str, JSON]]] = attrs.field(factory=dict)
     cancelled: set[str] = attrs.field(factory=set)
     ended: dict[str, str] = attrs.field(factory=dict)
@@ -60,7 +64,7 @@ class Said:
 
     def start(self, daemon: client.Daemon, operation: str, params: Mapping[str, JSON]) -> str:
         """The id of a task, which is known from now on."""
-        id = daemon.start(operation, params, request_id=f"{operation} {len(self.started)}").id
+        id = daemon.start(operation, params, request_id=f"{self.name} {len(self.started)}").id
         self.started[id] = operation, params
         return id
 
@@ -101,6 +105,10 @@ class Scenario:
     restartable: bool = False
     endless: bool = False
     codes: frozenset[str] = frozenset()
+
+    def ends(self, before: Photo) -> Photo:
+        """What there is after the scenario, undisturbed."""
+        return before if self.endless or self.codes else self.whole(before)
 
     def __str__(self) -> str:
         return self.name
@@ -322,12 +330,14 @@ def judge(
     said: Said,
     *,
     codes: Container[str] = frozenset({"INTERRUPTED"}),
+    owes: bool = False,
 ) -> Outcome:
-    """Bring what goes on to its end, and look. ``codes``: what a task may have failed with beside its own.
+    """Bring what goes on to its end, and look. ``codes``: what a task may have failed with beside its own. With
+    ``owes`` it may owe something until now, and is asked to pay.
 
     The daemon that is asked was started after the fault, or has outlived it.
     """
-    tasks = {id: _settled(scenario, daemon, said, id) for id in daemon.ids()}
+    tasks = {id: _settled(scenario, daemon, said, id, owes=owes) for id in daemon.ids()}
     now, whole = place.photo(), scenario.whole(before)
     wrong = [sentence for task in tasks.values() for sentence in _lies(scenario, said, task, codes)]
     wrong += [f"{id} was started and is not known" for id in said.started if id not in {*tasks, *said.destroyed}]
@@ -343,7 +353,7 @@ def judge(
     return Outcome(Verdict.WHOLE if completed else Verdict.AS_BEFORE)
 
 
-def _settled(scenario: Scenario, daemon: client.Daemon, said: Said, id: str) -> Record:
+def _settled(scenario: Scenario, daemon: client.Daemon, said: Said, id: str, *, owes: bool) -> Record:
     """The task when it has ended. A producer does what it had to do, and nobody waits for what has no end."""
     task, until = daemon.get(id), time.monotonic() + PATIENCE
     while not task.ended and time.monotonic() < until:
@@ -353,7 +363,7 @@ def _settled(scenario: Scenario, daemon: client.Daemon, said: Said, id: str) -> 
             daemon.cancel(id)
         task = daemon.wait(id, timeout_s=1.0, after_revision=task.revision)
     said.told(task)
-    return task
+    return daemon.recover(id) if owes and task.ended and task.residue else task
 
 
 def _lies(scenario: Scenario, said: Said, task: Record, codes: Container[str]) -> Iterator[str]:
@@ -380,7 +390,7 @@ def _repeated(daemon: client.Daemon, said: Said) -> Iterator[tuple[str, str]]:
     """Each started task, and the one that the same request gets now."""
     for n, (id, (operation, params)) in enumerate(said.started.items()):
         if id not in said.destroyed:
-            yield id, daemon.start(operation, params, request_id=f"{operation} {n}").id
+            yield id, daemon.start(operation, params, request_id=f"{said.name} {n}").id
 
 
 def owed(place: Place) -> list[str]:

@@ -13,7 +13,7 @@ import attrs
 from taskd.errors import NoDaemon
 from tests.cases import Photo
 from tests.proof import Outcome, Verdict
-from tests.proof.gate import Fate, Gated, passing
+from tests.proof.gate import Counted, Fate, Gated, every, passing
 from tests.proof.scenarios import Place, Said, Scenario, judge, owed
 
 # How much of the daemon's log is shown where something is wrong, in characters.
@@ -31,9 +31,11 @@ class Stage:
     said: Said = attrs.field(factory=Said)
     daemons: list[Gated] = attrs.field(factory=list)
 
-    def start(self, fate: Fate = passing, *, armed: bool = False) -> Gated:
+    def start(
+        self, fate: Fate = passing, *, armed: bool = False, counted: Counted = every, opens: bool = False
+    ) -> Gated:
         """One more daemon; ``armed``: its calls count from the first."""
-        gated = Gated(self.folder, self.place, fate, armed=armed)
+        gated = Gated(self.folder, self.place, fate, armed=armed, counted=counted, opens=opens)
         self.daemons.append(gated)
         gated.start()
         return gated

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from math import isqrt
 from typing import Final
 
 from tests.proof import Outcome, Proof, Sample
@@ -48,28 +47,30 @@ def _killed_in_start(n: int, first: list[Gated], stage: Stage) -> Outcome:
 
 
 def killed_again(scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
-    """At the n-th call of the scenario, and at the m-th of the recovery from that, for every m.
-
-    Of all n whose recovery makes the same calls one is taken. A sample takes as many of either.
-    """
-    some = Sample(isqrt(sample.every), sample.seed)
-    seen: set[tuple[str, ...]] = set()
-    for n in filter(some.takes, range(1, TOO_MANY)):
-        pair: list[Gated] = []
-        looked = perform(scenario, partial(_looked_at, n, pair))
-        if looked.what:
-            yield looked
-        if pair and not pair[0].killed:
-            return
-        calls = _kinds(pair[-1].calls)
-        if calls in seen:
-            continue
-        seen.add(calls)
+    """At the n-th call of the scenario, and at the m-th of the recovery from that, for every m."""
+    some = sample.some
+    for n in interruptions(scenario, some):
         for m in filter(some.takes, range(1, TOO_MANY)):
             second: list[Gated] = []
             yield perform(scenario, partial(_killed_twice, n, m, second))
             if second and not second[0].killed:
                 break
+
+
+def interruptions(scenario: Scenario, sample: Sample) -> Iterator[int]:
+    """The calls to be killed at, so that each kind of recovery is met: of all whose recovery makes the same
+    calls the first.
+    """
+    seen: set[tuple[str, ...]] = set()
+    for n in filter(sample.takes, range(1, TOO_MANY)):
+        pair: list[Gated] = []
+        perform(scenario, partial(_looked_at, n, pair))
+        if pair and not pair[0].killed:
+            return
+        calls = _kinds(pair[-1].calls)
+        if calls not in seen:
+            seen.add(calls)
+            yield n
 
 
 def _looked_at(n: int, pair: list[Gated], stage: Stage) -> Outcome:

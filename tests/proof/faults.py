@@ -1,0 +1,130 @@
+"""A call of the daemon is refused by the kernel: once, or from then on until somebody mends it.
+
+The daemon lives on and answers: the task is whole, or as before, and says why in a word that is not "internal";
+what it could not undo it says, and undoes it when asked again; and when the fault has gone, the same is done.
+Refused are the daemon's own calls, of those that can fail so; what becomes of a program whose calls fail is
+the program's.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import attrs
+
+from taskd.errors import NoDaemon, Refused
+from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof.gate import Call, Counted, Fate, Gated, fail_at, fail_from
+from tests.proof.gated import DESCRIPTORS
+from tests.proof.scenarios import SCENARIOS, Said, Scenario, judge
+from tests.proof.stage import Stage, perform
+from tests.proof.syscalls import TOO_MANY
+
+_WRITES: Final = frozenset({"write", "writev", "pwrite64", "copy_file_range", "sendfile", "fallocate", "ioctl"})
+_SYNCS: Final = frozenset({"fsync", "fdatasync", "sync_file_range"})
+_NAMES: Final = frozenset({"openat", "mkdir", "mkdirat", "link", "linkat", "rename", "renameat", "renameat2"})
+_MORE: Final = frozenset({"ftruncate", "unlink", "unlinkat", "fchmod", "fchown"})
+
+# The calls that may fail with it, by their man pages.
+CALLS: Final[Mapping[int, frozenset[str]]] = {
+    errno.EIO: _WRITES | _SYNCS | _NAMES | _MORE,
+    errno.ENOSPC: _WRITES | _SYNCS | _NAMES,
+    errno.EDQUOT: _WRITES | _SYNCS | _NAMES,
+    errno.EMFILE: frozenset({"open", "openat", *DESCRIPTORS}),
+    errno.EAGAIN: frozenset({"clone", "clone3", "fork", "vfork"}),
+}
+
+# Seconds that a lasting fault lasts: the undo is tried several times in that.
+LASTS: Final = 2.5
+
+
+@attrs.frozen
+class Fails:
+    """The calls that may fail with an errno; ``once`` where it is one call, not that call from then on."""
+
+    number: int
+    once: bool = True
+
+    def __str__(self) -> str:
+        name = errno.errorcode[self.number]
+        return f"{name} from a system call" if self.once else f"{name} from a system call, until mended"
+
+    def counted(self) -> Counted:
+        """Those of files, for a socket has errors of its own. Lasting, the first of a row stands for all."""
+        last: list[tuple[str, str]] = []
+
+        def counted(call: Call) -> bool:
+            if not call.own or call.name not in CALLS[self.number] or call.file in ("socket", "pipe"):
+                return False
+            before, last[:] = last[:], [(call.name, call.file)]
+            return self.once or before != last
+
+        return counted
+
+    def fate(self, n: int) -> Fate:
+        return fail_at(n, self.number) if self.once else fail_from(n, self.number)
+
+    @property
+    def opens(self) -> bool:
+        """They are among those that only make a descriptor."""
+        return self.number == errno.EMFILE
+
+    @property
+    def codes(self) -> frozenset[str]:
+        """What a task may fail with."""
+        return frozenset({errno.errorcode[self.number], "STORE_UNAVAILABLE"})
+
+
+def failing(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
+    """The n-th call of the scenario fails, for every n; the daemon has to live with it."""
+    for n in filter(sample.takes, range(1, TOO_MANY)):
+        gates: list[Gated] = []
+        yield perform(scenario, partial(_failing_once, fails, n, gates))
+        if gates and not gates[0].faults:
+            return
+
+
+def _failing_once(fails: Fails, n: int, gates: list[Gated], stage: Stage) -> Outcome:
+    gated = stage.start(fails.fate(n), counted=fails.counted(), opens=fails.opens)
+    with gated.connect() as daemon:
+        daemon.ids()
+        gated.arm()
+        # Until then the scenario waits for an end that does not come before.
+        mended = threading.Timer(LASTS, gated.disarm)
+        mended.start()
+        with suppress(NoDaemon, Refused):
+            stage.scenario.act(daemon, stage.place, stage.said)
+        mended.cancel()
+        gated.disarm()
+    gates.append(gated)
+    return _lived(fails, gated, stage)
+
+
+def _lived(fails: Fails, gated: Gated, stage: Stage) -> Outcome:
+    """How all ended, as the daemon says that met the fault; and that it can do the same again."""
+    with gated.connect() as daemon:
+        outcome = judge(
+            stage.scenario, stage.place, stage.before, daemon, stage.said, codes=fails.codes, owes=not fails.once
+        )
+        if outcome.verdict is Verdict.AS_BEFORE:
+            again = Said("again")
+            stage.scenario.act(daemon, stage.place, again)
+            if stage.place.photo() != stage.scenario.ends(stage.before):
+                outcome = Outcome(Verdict.WRONG, what="done again, without a fault, it is not whole")
+    gated.end()
+    return stage.outcome(outcome)
+
+
+ONCE: Final = tuple(map(Fails, CALLS))
+LASTING: Final = Fails(errno.EIO, once=False)
+
+PROOFS: Final = tuple(
+    Proof(scenario.name, str(fails), partial(failing, fails, scenario))
+    for fails in (*ONCE, LASTING)
+    for scenario in SCENARIOS
+)
