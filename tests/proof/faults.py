@@ -17,13 +17,14 @@ from typing import Final
 
 import attrs
 
+from taskd import client
 from taskd.errors import NoDaemon, Refused
 from tests.proof import Outcome, Proof, Sample, Verdict
-from tests.proof.gate import Call, Counted, Fate, Gated, fail_at, fail_from
+from tests.proof.gate import Call, Counted, Fate, Gated, fail_at, fail_from, kill_at
 from tests.proof.gated import DESCRIPTORS
-from tests.proof.scenarios import SCENARIOS, Said, Scenario, judge
+from tests.proof.scenarios import SCENARIOS, START, Said, Scenario, judge
 from tests.proof.stage import Stage, perform
-from tests.proof.syscalls import TOO_MANY
+from tests.proof.syscalls import TOO_MANY, interruptions
 
 _WRITES: Final = frozenset({"write", "writev", "pwrite64", "copy_file_range", "sendfile", "fallocate", "ioctl"})
 _SYNCS: Final = frozenset({"fsync", "fdatasync", "sync_file_range"})
@@ -108,9 +109,7 @@ def _failing_once(fails: Fails, n: int, gates: list[Gated], stage: Stage) -> Out
 def _lived(fails: Fails, gated: Gated, stage: Stage) -> Outcome:
     """How all ended, as the daemon says that met the fault; and that it can do the same again."""
     with gated.connect() as daemon:
-        outcome = judge(
-            stage.scenario, stage.place, stage.before, daemon, stage.said, codes=fails.codes, owes=not fails.once
-        )
+        outcome = _judged(fails.codes, daemon, stage)
         if outcome.verdict is Verdict.AS_BEFORE:
             again = Said("again")
             stage.scenario.act(daemon, stage.place, again)
@@ -120,11 +119,70 @@ def _lived(fails: Fails, gated: Gated, stage: Stage) -> Outcome:
     return stage.outcome(outcome)
 
 
+def _judged(codes: frozenset[str], daemon: client.Daemon, stage: Stage) -> Outcome:
+    return judge(stage.scenario, stage.place, stage.before, daemon, stage.said, codes=codes, owes=True)
+
+
+def failing_start(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
+    """The n-th call of a start fails, for every n, on a state folder that is not there yet."""
+    return _failing_starts(fails, scenario, sample, None)
+
+
+def failing_recovery(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
+    """The scenario is killed at its n-th call, and the m-th call of the recovery fails, for every m."""
+    some = sample.some
+    for n in interruptions(scenario, some):
+        yield from _failing_starts(fails, scenario, some, n)
+
+
+def _failing_starts(fails: Fails, scenario: Scenario, sample: Sample, killed: int | None) -> Iterator[Outcome]:
+    for m in filter(sample.takes, range(1, TOO_MANY)):
+        gates: list[Gated] = []
+        yield perform(scenario, partial(_failing_start, fails, killed, m, gates))
+        if gates and not gates[0].faults:
+            return
+
+
+def _failing_start(fails: Fails, killed: int | None, m: int, gates: list[Gated], stage: Stage) -> Outcome:
+    if killed is not None:
+        stage.play(kill_at(killed))
+    gated = stage.start(fails.fate(m), armed=True, counted=fails.counted(), opens=fails.opens)
+    gates.append(gated)
+    try:
+        outcome = _recovered(fails, gated, stage)
+    except NoDaemon:
+        gated.end()
+        if "Traceback" in gated.log or "\ntaskd: " not in f"\n{gated.log}":
+            return Outcome(Verdict.WRONG, what=f"{gated.calls[-1]} ended it without a word of its own")
+        gated = stage.start()
+        outcome = _recovered(fails, gated, stage)
+    gated.end()
+    return stage.outcome(outcome)
+
+
+def _recovered(fails: Fails, gated: Gated, stage: Stage) -> Outcome:
+    """One that does not start may say so, and one that cannot write may say so once."""
+    codes = fails.codes | {"INTERRUPTED"}
+    with gated.connect() as daemon:
+        try:
+            return _judged(codes, daemon, stage)
+        except Refused:
+            return _judged(codes, daemon, stage)
+
+
 ONCE: Final = tuple(map(Fails, CALLS))
 LASTING: Final = Fails(errno.EIO, once=False)
 
-PROOFS: Final = tuple(
-    Proof(scenario.name, str(fails), partial(failing, fails, scenario))
-    for fails in (*ONCE, LASTING)
-    for scenario in SCENARIOS
+PROOFS: Final = (
+    *(Proof(START.name, str(fails), partial(failing_start, fails, START)) for fails in ONCE),
+    *(
+        Proof(scenario.name, str(fails), partial(failing, fails, scenario))
+        for fails in (*ONCE, LASTING)
+        for scenario in SCENARIOS
+    ),
+    *(
+        Proof(scenario.name, f"killed, then {fails}", partial(failing_recovery, fails, scenario))
+        for fails in ONCE[:2]
+        for scenario in SCENARIOS
+    ),
 )

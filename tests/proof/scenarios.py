@@ -53,13 +53,14 @@ class Place:
 class Said:
     """What the daemon has answered so far. What it did not live to answer may have happened, or not.
 
-    ``name`` tells its requests from another's.
+    ``name`` tells its requests from another's. What is ``doomed`` is ``destroyed``, or may be.
     """
 
     name: str = "request"
     started: dict[str, tuple[str, Mapping[str, JSON]]] = attrs.field(factory=dict)
     cancelled: set[str] = attrs.field(factory=set)
     ended: dict[str, str] = attrs.field(factory=dict)
+    doomed: set[str] = attrs.field(factory=set)
     destroyed: set[str] = attrs.field(factory=set)
 
     def start(self, daemon: client.Daemon, operation: str, params: Mapping[str, JSON]) -> str:
@@ -82,6 +83,7 @@ class Said:
         self.cancelled.add(id)
 
     def destroy(self, daemon: client.Daemon, id: str) -> None:
+        self.doomed.add(id)
         daemon.destroy(id)
         self.destroyed.add(id)
 
@@ -340,7 +342,7 @@ def judge(
     tasks = {id: _settled(scenario, daemon, said, id, owes=owes) for id in daemon.ids()}
     now, whole = place.photo(), scenario.whole(before)
     wrong = [sentence for task in tasks.values() for sentence in _lies(scenario, said, task, codes)]
-    wrong += [f"{id} was started and is not known" for id in said.started if id not in {*tasks, *said.destroyed}]
+    wrong += [f"{id} was started and is not known" for id in said.started if id not in {*tasks, *said.doomed}]
     wrong += [f"{id} was destroyed and is known" for id in said.destroyed & tasks.keys()]
     wrong += [f"{id} is asked for again as {again}" for id, again in _repeated(daemon, said) if id != again]
     completed = [task for task in tasks.values() if task.state == "completed"]
@@ -389,7 +391,7 @@ def _lies(scenario: Scenario, said: Said, task: Record, codes: Container[str]) -
 def _repeated(daemon: client.Daemon, said: Said) -> Iterator[tuple[str, str]]:
     """Each started task, and the one that the same request gets now."""
     for n, (id, (operation, params)) in enumerate(said.started.items()):
-        if id not in said.destroyed:
+        if id not in said.doomed:
             yield id, daemon.start(operation, params, request_id=f"{said.name} {n}").id
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,7 @@ class Stage:
             gated.arm()
             self.scenario.act(daemon, self.place, self.said)
         gated.end()
-        if not (gated.killed or self.said.ended.keys() >= self.said.started.keys() - self.said.destroyed):
+        if not (gated.killed or self.said.ended.keys() >= self.said.started.keys() - self.said.doomed):
             raise AssertionError("the daemon died by itself")
         return gated
 
@@ -74,13 +74,21 @@ class Stage:
         return told
 
 
+# Makes, in an empty folder, the folders that a run takes place in; the daemon's own may be missing.
+Ground = Callable[[Path], AbstractContextManager[Place]]
+
+
 @contextmanager
-def stage(scenario: Scenario) -> Iterator[Stage]:
+def plain(folder: Path) -> Iterator[Place]:
+    """All on one filesystem, that of temporary files."""
+    (folder / "data").mkdir()
+    yield Place(folder / "data", folder / "state")
+
+
+@contextmanager
+def stage(scenario: Scenario, ground: Ground = plain) -> Iterator[Stage]:
     """Prepared; nothing of it is left afterwards."""
-    with tempfile.TemporaryDirectory(prefix="taskd-proof-") as name:
-        folder = Path(name)
-        place = Place(folder / "data", folder / "state")
-        place.data.mkdir()
+    with tempfile.TemporaryDirectory(prefix="taskd-proof-") as name, ground(folder := Path(name)) as place:
         scenario.prepare(place.data)
         with scenario.attached(place.data):
             set_up = Stage(scenario, folder, place, place.photo())
@@ -91,9 +99,9 @@ def stage(scenario: Scenario) -> Iterator[Stage]:
                     each.close()
 
 
-def perform(scenario: Scenario, play: Callable[[Stage], Outcome]) -> Outcome:
+def perform(scenario: Scenario, play: Callable[[Stage], Outcome], ground: Ground = plain) -> Outcome:
     """One run; where something is wrong, with what the daemons did and said at last."""
-    with stage(scenario) as set_up:
+    with stage(scenario, ground) as set_up:
         try:
             outcome = play(set_up)
         except Exception as error:
