@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,10 @@ def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
     daemon.end()
 
 
-def taskd(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the program to its end; it must end by itself."""
+def taskd(*options: str, within: Sequence[str] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end; it must end by itself. ``within``: the command that starts it."""
     return subprocess.run(
-        [sys.executable, "-m", "taskd", *options],
+        [*within, sys.executable, "-m", "taskd", *options],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -111,6 +112,21 @@ def test_a_state_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> Non
     result = taskd("--socket", str(tmp_path / "s"), "--state", str(tmp_path / "file" / "state"))
 
     assert "the state folder" in refused(result)
+
+
+def test_a_store_that_cannot_be_written_is_a_reason_not_to_start_and_is_said(
+    daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    """It can be opened and read, but there is no room for another page."""
+    daemon.start()
+    daemon.kill()
+    options = ("--socket", daemon.socket, "--state", str(tmp_path / "state"))
+
+    result = taskd(*options, within=["prlimit", "--fsize=4096"])
+
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("taskd: the store cannot write: ")
 
 
 def test_a_database_that_is_none_is_refused_and_left_alone(tmp_path: Path) -> None:
