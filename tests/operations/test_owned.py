@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from taskd.errors import Unproven
+from taskd.errors import OsRefusal, Unproven
 from taskd.operations.image.owned import Mark, mark_at, remove, replace, unlink
-from tests.operations.conftest import mounted, needs_root
+from tests.operations.conftest import mounted, needs_root, output
 
 
 def mark(path: Path) -> Mark:
@@ -27,6 +27,19 @@ def test_a_file_with_the_mark_is_removed_and_again_is_fine(tmp_path: Path) -> No
     for _ in range(2):
         remove(str(path), home, own)
         assert not path.exists()
+
+
+@needs_root
+def test_a_removal_that_is_refused_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    path.write_text("content")
+    home, own = mark(tmp_path), mark(path)
+    output("chattr", "+i", tmp_path)
+    try:
+        with pytest.raises(OsRefusal, match=f"{path}: Operation not permitted"):
+            remove(str(path), home, own)
+    finally:
+        output("chattr", "-i", tmp_path)
 
 
 def test_a_file_of_a_stranger_under_a_used_inode_number_stays(tmp_path: Path) -> None:

@@ -74,6 +74,11 @@ class Image:
         with blaming(self.path):
             return os.lseek(self.fd, 0, os.SEEK_END)
 
+    def sync(self) -> None:
+        """What was written to it is on the disk."""
+        with blaming(self.path):
+            os.fsync(self.fd)
+
     def unchanged(self) -> None:
         """
         Raises:

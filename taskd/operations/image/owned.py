@@ -210,13 +210,13 @@ async def replace(part: str, target: str, file: Mapping[str, JSON]) -> None:
     Raises:
         Unproven: neither the part nor the target is the file that the task made.
         NotAnImage: something that is no regular file has come to be at the target.
-        OSError: the rename was refused.
+        OsRefusal: the rename was refused.
     """
     await in_thread(_replace, part, target, read_mark(file))
 
 
 def _replace(part: str, target: str, mark: Mark) -> None:
-    with ExitStack() as files:
+    with blaming(target), ExitStack() as files:
         folder, old = folder_of(part, files)
         new = os.path.basename(target)
         if mark.same(mark_in(folder, old)):
@@ -242,6 +242,7 @@ async def unlink(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] |
 
     Raises:
         Unproven: the folder is not there, so whether the file still exists cannot be known.
+        OsRefusal: it cannot be removed.
     """
     await in_thread(remove, path, read_mark(home), None if file is None else read_mark(file))
 
@@ -254,7 +255,7 @@ async def discard(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] 
 
 def remove(path: str, home: Mark, mark: Mark | None) -> None:
     folder, name = os.path.split(path)
-    with ExitStack() as files:
+    with blaming(path), ExitStack() as files:
         at: int | None = None
         # Also where it may not be looked at: somebody has put a link to another folder in its place.
         with suppress(OSError):

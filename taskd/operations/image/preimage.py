@@ -110,7 +110,7 @@ async def restore(
 
     Raises:
         Unproven: the target, or the pre-image, is not provably the one of the task.
-        OSError, OsRefusal: it could not be read or written; a device in use is EBUSY.
+        OsRefusal: it could not be read or written; a device in use is EBUSY.
     """
     old = tuple((start, start + length) for start, length in ranges)
     async with descriptors() as files:
@@ -119,26 +119,27 @@ async def restore(
         pieces = [Piece(each.target, each.source, each.length) for each in packed(old)]
         transfer = Transfer(saved, image, pieces, put=put_changed, writeback=Writeback(image))
         await Passes().run(transfer)
-        await in_thread(os.fsync, image.fd)
+        await in_thread(image.sync)
 
 
 def _open_preimage(path: str, mark: Mark, size: int, files: ExitStack) -> Image:
-    image = open_image(path, os.O_RDONLY | os.O_NOFOLLOW, files)
-    if not mark.same(mark_of(image.fd)) or image.size != size:
-        raise Unproven(path, "it is not the pre-image that the task saved")
-    return image
+    with blaming(path):
+        image = open_image(path, os.O_RDONLY | os.O_NOFOLLOW, files)
+        if not mark.same(mark_of(image.fd)) or image.size != size:
+            raise Unproven(path, "it is not the pre-image that the task saved")
+        return image
 
 
 def _open_again(path: str, identity: Mapping[str, JSON], size: int, files: ExitStack) -> Image:
-    with ExitStack() as own:
+    with blaming(path), ExitStack() as own:
         is_device = stat.S_ISBLK(os.fstat(walk(path, 0, own)).st_mode)
-    image = open_image(path, _flags(device=is_device), files)
-    if image.device:
-        proven = "rdev" in identity and device.same_device(identity, device.identity(image))
-    else:
-        proven = "ino" in identity and read_mark(identity).same(mark_of(image.fd))
-    if not proven:
-        raise Unproven(path, "it is not provably the one that the task wrote to")
-    if not image.device:
-        os.ftruncate(image.fd, size)
-    return image
+        image = open_image(path, _flags(device=is_device), files)
+        if image.device:
+            proven = "rdev" in identity and device.same_device(identity, device.identity(image))
+        else:
+            proven = "ino" in identity and read_mark(identity).same(mark_of(image.fd))
+        if not proven:
+            raise Unproven(path, "it is not provably the one that the task wrote to")
+        if not image.device:
+            os.ftruncate(image.fd, size)
+        return image

@@ -210,16 +210,11 @@ async def in_place(copy: Copy, files: ExitStack) -> None:
     saved = await save(copy.handle, image, copy.ranges, copy.passes, files)
     transfer = _transfer(copy, image, onto_holes=False)
     await copy.passes.run(transfer)
-    await in_thread(_sync, image)
+    await in_thread(image.sync)
     await _verify(copy, image)
     await _last_look(copy)
     size = await in_thread(image.measure)
     await copy.handle.commit(_result(copy, transfer, size, "in_place"), [saved.undo])
-
-
-def _sync(image: Image) -> None:
-    with blaming(image.path):
-        os.fsync(image.fd)
 
 
 def _transfer(copy: Copy, image: Image, *, onto_holes: bool, whole: bool = False) -> Transfer:
