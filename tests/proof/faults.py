@@ -78,7 +78,9 @@ class Fails:
     @property
     def codes(self) -> frozenset[str]:
         """What a task may fail with."""
-        return frozenset({errno.errorcode[self.number], "STORE_UNAVAILABLE"})
+        return frozenset(
+            {errno.errorcode[self.number], "STORE_UNAVAILABLE", *(() if self.once else ("UNDO_FAILED",))}
+        )
 
 
 def failing(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
@@ -86,7 +88,7 @@ def failing(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcom
     for n in filter(sample.takes, range(1, TOO_MANY)):
         gates: list[Gated] = []
         yield perform(scenario, partial(_failing_once, fails, n, gates))
-        if gates and not gates[0].faults:
+        if gates and not gates[0].met:
             return
 
 
@@ -139,7 +141,7 @@ def _failing_starts(fails: Fails, scenario: Scenario, sample: Sample, killed: in
     for m in filter(sample.takes, range(1, TOO_MANY)):
         gates: list[Gated] = []
         yield perform(scenario, partial(_failing_start, fails, killed, m, gates))
-        if gates and not gates[0].faults:
+        if gates and not gates[0].met:
             return
 
 
@@ -153,7 +155,7 @@ def _failing_start(fails: Fails, killed: int | None, m: int, gates: list[Gated],
     except NoDaemon:
         gated.end()
         if "Traceback" in gated.log or "\ntaskd: " not in f"\n{gated.log}":
-            return Outcome(Verdict.WRONG, what=f"{gated.calls[-1]} ended it without a word of its own")
+            return Outcome(Verdict.WRONG, what="it ended without a word of its own")
         gated = stage.start()
         outcome = _recovered(fails, gated, stage)
     gated.end()

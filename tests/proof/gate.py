@@ -119,7 +119,7 @@ class Gated:
 
     With ``opens``, calls that only make a descriptor are among those that pass the gate.
     ``calls`` are those that were counted: made after ``arm``, and let through by ``counted``. ``killed`` tells
-    that one of them was its last, ``faults`` how many did not simply go on.
+    that one of them was its last, ``met`` are those that did not simply go on.
     """
 
     folder: Path
@@ -134,7 +134,7 @@ class Gated:
     _pidfd: int = -1
     _listener: int = -1
     killed: bool = False
-    faults: int = 0
+    met: list[Call] = attrs.field(factory=list)
 
     @property
     def socket(self) -> str:
@@ -216,7 +216,7 @@ class Gated:
             if self.counted(call):
                 self.calls.append(call)
                 fate = self.fate(call)
-                self.faults += fate is not None
+                self.met += [call] if fate is not None else []
         if isinstance(fate, Kill):
             self.killed = True
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

@@ -376,7 +376,8 @@ def _lies(scenario: Scenario, said: Said, task: Record, codes: Container[str]) -
         yield f"{about} after {PATIENCE:g} s: {task.waits_for or task.residue}"
     if (told := said.ended.get(task.id, task.state)) != task.state:
         yield f"{about}, but had been told to be {told}"
-    obeyed = task.state == "cancelled" or task.operation == "external"  # whose producer may be too late
+    # The producer of one may be too late; and an undo that fails is what counts then.
+    obeyed = task.state == "cancelled" or task.operation == "external" or code == "UNDO_FAILED"
     if task.id in said.cancelled and not (task.cancel_requested and obeyed):
         yield f"{about}, but its cancel had been accepted"
     if task.residue:

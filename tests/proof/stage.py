@@ -107,7 +107,7 @@ def perform(scenario: Scenario, play: Callable[[Stage], Outcome], ground: Ground
         except Exception as error:
             outcome = Outcome(Verdict.WRONG, what=f"{type(error).__name__}: {error}")
         if outcome.what:
-            last = [f"{each.calls[-1] if each.calls else 'no call'}" for each in set_up.daemons]
-            story = f"last calls: {'; '.join(last)}\n{set_up.daemons[-1].log[-_SHOWN:] if set_up.daemons else ''}"
+            met = ", ".join(f"{each.met[0]}" for each in set_up.daemons if each.met)
+            story = f"at {met or 'no call'}\n{set_up.daemons[-1].log[-_SHOWN:] if set_up.daemons else ''}"
             outcome = attrs.evolve(outcome, what=f"{outcome.what}\n{story}")
-        return attrs.evolve(outcome, faults=sum(each.faults for each in set_up.daemons))
+        return attrs.evolve(outcome, faults=sum(len(each.met) for each in set_up.daemons))
