@@ -105,13 +105,13 @@ def _failing_once(fails: Fails, n: int, gates: list[Gated], stage: Stage) -> Out
         mended.cancel()
         gated.disarm()
     gates.append(gated)
-    return _lived(fails, gated, stage)
+    return lived(fails.codes, gated, stage)
 
 
-def _lived(fails: Fails, gated: Gated, stage: Stage) -> Outcome:
+def lived(codes: frozenset[str], gated: Gated, stage: Stage) -> Outcome:
     """How all ended, as the daemon says that met the fault; and that it can do the same again."""
     with gated.connect() as daemon:
-        outcome = _judged(fails.codes, daemon, stage)
+        outcome = _judged(codes, daemon, stage)
         if outcome.verdict is Verdict.AS_BEFORE:
             again = Said("again")
             stage.scenario.act(daemon, stage.place, again)

@@ -22,7 +22,9 @@ _SHOWN: Final = 3000
 
 @attrs.define(eq=False)
 class Stage:
-    """``before``: what the callers had. ``said``: what was answered by any of the ``daemons``, oldest first."""
+    """``before``: what the callers had. ``said``: what was answered by any of the ``daemons``, oldest first.
+    ``faults`` are those that were not met at a gate.
+    """
 
     scenario: Scenario
     folder: Path
@@ -30,6 +32,7 @@ class Stage:
     before: Photo
     said: Said = attrs.field(factory=Said)
     daemons: list[Gated] = attrs.field(factory=list)
+    faults: int = 0
 
     def start(
         self, fate: Fate = passing, *, armed: bool = False, counted: Counted = every, opens: bool = False
@@ -110,4 +113,4 @@ def perform(scenario: Scenario, play: Callable[[Stage], Outcome], ground: Ground
             met = ", ".join(f"{each.met[0]}" for each in set_up.daemons if each.met)
             story = f"at {met or 'no call'}\n{set_up.daemons[-1].log[-_SHOWN:] if set_up.daemons else ''}"
             outcome = attrs.evolve(outcome, what=f"{outcome.what}\n{story}")
-        return attrs.evolve(outcome, faults=sum(len(each.met) for each in set_up.daemons))
+        return attrs.evolve(outcome, faults=set_up.faults + sum(len(each.met) for each in set_up.daemons))
