@@ -47,9 +47,10 @@ class Sample:
         return (n + self.seed) % self.every == 0
 
     @property
-    def some(self) -> Sample:
-        """That of either half, where points are pairs."""
-        return Sample(isqrt(self.every), self.seed)
+    def pair(self) -> tuple[Sample, Sample]:
+        """Those of either half, where points are pairs; as the seed goes on, each pair has its turn."""
+        each = isqrt(self.every)
+        return Sample(each, self.seed % each), Sample(each, self.seed // each)
 
     def __str__(self) -> str:
         return "every point" if self.every == 1 else f"1 of {self.every} points, TASKD_PROOF_SEED={self.seed}"

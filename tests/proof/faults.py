@@ -112,6 +112,8 @@ def lived(codes: frozenset[str], gated: Gated, stage: Stage) -> Outcome:
     """How all ended, as the daemon says that met the fault; and that it can do the same again."""
     with gated.connect() as daemon:
         outcome = _judged(codes, daemon, stage)
+        if outcome.verdict is Verdict.WHOLE and (lost := _never_synced(gated)):
+            outcome = Outcome(Verdict.WRONG, what=f"completed, but never synced: {lost}")
         if outcome.verdict is Verdict.AS_BEFORE:
             again = Said("again")
             stage.scenario.act(daemon, stage.place, again)
@@ -125,6 +127,12 @@ def _judged(codes: frozenset[str], daemon: client.Daemon, stage: Stage) -> Outco
     return judge(stage.scenario, stage.place, stage.before, daemon, stage.said, codes=codes, owes=True)
 
 
+def _never_synced(gated: Gated) -> list[Call]:
+    """Syncs that failed, of what was not synced after that."""
+    synced = {call.file: call.n for call in gated.calls if call.name in _SYNCS and call not in gated.met}
+    return [call for call in gated.met if call.name in _SYNCS and synced.get(call.file, 0) < call.n]
+
+
 def failing_start(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
     """The n-th call of a start fails, for every n, on a state folder that is not there yet."""
     return _failing_starts(fails, scenario, sample, None)
@@ -132,9 +140,9 @@ def failing_start(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[
 
 def failing_recovery(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
     """The scenario is killed at its n-th call, and the m-th call of the recovery fails, for every m."""
-    some = sample.some
-    for n in interruptions(scenario, some):
-        yield from _failing_starts(fails, scenario, some, n)
+    first, then = sample.pair
+    for n in interruptions(scenario, first):
+        yield from _failing_starts(fails, scenario, then, n)
 
 
 def _failing_starts(fails: Fails, scenario: Scenario, sample: Sample, killed: int | None) -> Iterator[Outcome]:

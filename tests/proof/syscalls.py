@@ -48,9 +48,9 @@ def _killed_in_start(n: int, first: list[Gated], stage: Stage) -> Outcome:
 
 def killed_again(scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
     """At the n-th call of the scenario, and at the m-th of the recovery from that, for every m."""
-    some = sample.some
-    for n in interruptions(scenario, some):
-        for m in filter(some.takes, range(1, TOO_MANY)):
+    first, then = sample.pair
+    for n in interruptions(scenario, first):
+        for m in filter(then.takes, range(1, TOO_MANY)):
             second: list[Gated] = []
             yield perform(scenario, partial(_killed_twice, n, m, second))
             if second and not second[0].killed:

@@ -1,0 +1,30 @@
+"""A daemon whose calls fail, or whose disk is full, tells the truth and lives on: a sample of the proof."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from tests.operations.conftest import needs_root
+from tests.proof import Proof, Sample, faults, full, rotating, wrongs
+
+# Each waits for a fault to go away, so only some are proven on a day. No two of the numbers here have a divisor in
+# common, so that every point of every proof has its day.
+SOME: Final = rotating(12)
+TODAY: Final = [proof for n, proof in enumerate((*faults.PROOFS, *full.PROOFS)) if SOME.takes(n)]
+
+
+def sample(proof: Proof) -> Sample:
+    if proof.injected.startswith("killed"):
+        return rotating(41 * 41)  # pairs of points
+    return rotating(7 if "until mended" in proof.injected or "full" in proof.injected else 41)
+
+
+@needs_root
+@pytest.mark.parametrize("proof", TODAY, ids=str)
+def test_a_fault_is_said_and_lived_with_and_what_it_hit_is_whole_or_was_never_made(proof: Proof) -> None:
+    taken = sample(proof)
+    print(taken)
+
+    assert wrongs(proof, taken) == []
