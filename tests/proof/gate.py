@@ -17,6 +17,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import re
 import select
 import signal
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import pytest
 
 from taskd import client
 from taskd.errors import NoDaemon
@@ -53,6 +55,9 @@ _PATHS: Final = {"openat": 1, "unlinkat": 1, "renameat": 1, "renameat2": 1, "lin
                  "mkdir": 0, "rmdir": 0, "chmod": 0, "execve": 0, "truncate": 0, "symlink": 1}  # fmt: skip
 _FILES: Final = {"copy_file_range": 2, "splice": 2}
 _ABOUT_NO_FILE: Final = frozenset({"clone", "clone3", "fork", "vfork", "kill", *gated.DESCRIPTORS})
+
+
+needs_gate = pytest.mark.skipif(platform.machine() != gated.MACHINE, reason=f"knows the calls of {gated.MACHINE}")
 
 
 @attrs.frozen

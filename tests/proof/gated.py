@@ -10,12 +10,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import platform
 import socket
 import struct
 import sys
 from typing import Final, NoReturn
 
-# Numbers of x86_64.
+MACHINE: Final = "x86_64"
 ARCHITECTURE: Final = 0xC000003E
 SECCOMP: Final = 317
 
@@ -81,6 +82,7 @@ def program(*, opens: bool) -> list[Instruction]:
 
 def install(*, opens: bool) -> int:
     """Put this process behind the filter; the descriptor on which its questions come."""
+    assert platform.machine() == MACHINE, "the filter knows the numbers of another machine's calls"
     libc = ctypes.CDLL(None, use_errno=True)
     code = program(opens=opens)
     packed = b"".join(struct.pack("=HBBI", *each) for each in code)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.operations.conftest import needs_root
 from tests.proof import Proof, Sample, faults, full, rotating, wrongs
+from tests.proof.gate import needs_gate
 
 # Each waits for a fault to go away, so only some are proven on a day. No two of the numbers here have a divisor in
 # common, so that every point of every proof has its day.
@@ -22,6 +23,7 @@ def sample(proof: Proof) -> Sample:
 
 
 @needs_root
+@needs_gate
 @pytest.mark.parametrize("proof", TODAY, ids=str)
 def test_a_fault_is_said_and_lived_with_and_what_it_hit_is_whole_or_was_never_made(proof: Proof) -> None:
     taken = sample(proof)

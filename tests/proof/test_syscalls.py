@@ -8,6 +8,9 @@ import pytest
 
 from tests.operations.conftest import needs_root
 from tests.proof import Proof, rotating, wrongs
+from tests.proof.gate import kill_at, needs_gate, passing
+from tests.proof.scenarios import COPY_NEW
+from tests.proof.stage import stage
 from tests.proof.syscalls import PROOFS
 
 # 2 and 41 have no divisor in common, so that every point of every proof has its day.
@@ -16,6 +19,22 @@ TODAY: Final = [proof for n, proof in enumerate(PROOFS) if SOME.takes(n)]
 
 
 @needs_root
+@needs_gate
+def test_a_gate_sees_what_all_threads_do_and_a_kill_is_in_the_very_call() -> None:
+    with stage(COPY_NEW) as run:
+        seen = [call.name for call in run.play(passing).calls]
+        assert {"pwrite64", "fdatasync", "openat", "copy_file_range", "fsync", "renameat2", "sendto"} <= {*seen}
+
+    with stage(COPY_NEW) as run:
+        last = seen.index("renameat2") + 1
+        gated = run.play(kill_at(last))
+        assert gated.killed
+        assert [call.name for call in gated.calls] == seen[:last]
+        assert "target" not in run.place.photo()
+
+
+@needs_root
+@needs_gate
 @pytest.mark.parametrize("proof", TODAY, ids=str)
 def test_killed_in_a_system_call_a_task_is_whole_or_was_never_made(proof: Proof) -> None:
     taken = rotating(41 * 41 if "again" in proof.injected else 41)  # pairs of points, or points
