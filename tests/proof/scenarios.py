@@ -362,6 +362,8 @@ def _settled(scenario: Scenario, daemon: client.Daemon, said: Said, id: str, *, 
         if task.operation == "external":
             task = daemon.complete(id)
         elif scenario.endless and task.cancellable and not task.cancel_requested:
+            if id in said.cancelled:
+                break  # it was forgotten, and is not asked for again
             daemon.cancel(id)
         task = daemon.wait(id, timeout_s=1.0, after_revision=task.revision)
     said.told(task)
@@ -373,7 +375,7 @@ def _lies(scenario: Scenario, said: Said, task: Record, codes: Container[str]) -
     about = f"{task.operation} {task.id} is {task.state}"
     code = task.error.code if task.error else None
     if not task.ended:
-        yield f"{about} after {PATIENCE:g} s: {task.waits_for or task.residue}"
+        yield f"{about} and does not end: {task.waits_for or task.residue}"
     if (told := said.ended.get(task.id, task.state)) != task.state:
         yield f"{about}, but had been told to be {told}"
     # The producer of one may be too late; and an undo that fails is what counts then.
