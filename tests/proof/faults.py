@@ -105,15 +105,17 @@ def _failing_once(fails: Fails, n: int, gates: list[Gated], stage: Stage) -> Out
         mended.cancel()
         gated.disarm()
     gates.append(gated)
-    return lived(fails.codes, gated, stage)
+    outcome = lived(fails.codes, gated, stage)
+    # What is done when a lasting fault is mended is not counted.
+    if fails.once and outcome.verdict is Verdict.WHOLE and (lost := _never_synced(gated)):
+        return Outcome(Verdict.WRONG, what=f"completed, but never synced: {lost}")
+    return outcome
 
 
 def lived(codes: frozenset[str], gated: Gated, stage: Stage) -> Outcome:
     """How all ended, as the daemon says that met the fault; and that it can do the same again."""
     with gated.connect() as daemon:
         outcome = _judged(codes, daemon, stage)
-        if outcome.verdict is Verdict.WHOLE and (lost := _never_synced(gated)):
-            outcome = Outcome(Verdict.WRONG, what=f"completed, but never synced: {lost}")
         if outcome.verdict is Verdict.AS_BEFORE:
             again = Said("again")
             stage.scenario.act(daemon, stage.place, again)
