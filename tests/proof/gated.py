@@ -11,10 +11,13 @@ import ctypes
 import json
 import os
 import platform
+import signal
 import socket
 import struct
 import sys
 from typing import Final, NoReturn
+
+from taskd.operations.launch import PR_SET_PDEATHSIG
 
 MACHINE: Final = "x86_64"
 ARCHITECTURE: Final = 0xC000003E
@@ -101,6 +104,8 @@ def _be_daemon(control: socket.socket, argv: list[str], errors: int, *, opens: b
     from taskd.server import main
 
     status = 70
+    # Whoever is to answer the gate's questions may be killed; this then goes with the process that it came from.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     try:
         os.dup2(errors, 2)
         os.close(errors)
