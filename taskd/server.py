@@ -352,7 +352,6 @@ def main(
     # Whoever started us may have it ignored, and an ignored SIGCHLD makes the kernel forget how a child ended.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     status = 0
-    reasons: list[BaseException] = []
     try:
         flags = {"socket": socket, "state": state, "log_level": log_level}
         read = partial(config.load, file, flags=flags)
@@ -372,14 +371,3 @@ def main(
         click.echo(f"taskd: {error}", err=True)
         status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)
-    except* (ConfigError, StoreError) as group:  # in a group where it came out of a nursery
-        reasons = _leaves(group)
-    if reasons:
-        click.echo(f"taskd: {reasons[0]}", err=True)
-        sys.exit(2 if isinstance(reasons[0], ConfigError) else 1)
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for each in error.exceptions for leaf in _leaves(each)]
