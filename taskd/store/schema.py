@@ -126,7 +126,6 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection, s
             _make_file(path)
             writing = stack.enter_context(closing(connect(path)))
             _bring_up(writing, path)
-            _sync_folder(path.parent)
             lookups, readings = (stack.enter_context(closing(connect(path, readonly=True))) for _ in range(2))
         except OSError as error:
             raise StoreUnusable(f"{error.filename or path} cannot be written: {error.strerror}") from error
@@ -162,7 +161,8 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
 
 def _make_file(path: Path) -> None:
     if not path.exists():
-        # It gets its name when it is whole: an empty file of that name is one that was cut.
+        # It gets its name when it is whole: an empty file of that name is one that was cut. That name is on the
+        # disk before anything else is in it: SQLite syncs the folder with the first sync of its log.
         new = path.with_name(f"{path.name}.new")
         for each in (new, *(new.with_name(f"{new.name}-{end}") for end in ("journal", "wal"))):
             each.unlink(missing_ok=True)
@@ -265,11 +265,3 @@ def _layout(connection: sqlite3.Connection) -> Layout:
 def _one(connection: sqlite3.Connection, sql: str) -> object:
     value: object = connection.execute(sql).fetchone()[0]
     return value
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
