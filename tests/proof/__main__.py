@@ -19,7 +19,7 @@ import attrs
 from tests.proof import Proof, Sample, Verdict
 
 # Each has PROOFS.
-MODULES: Final[tuple[str, ...]] = ("model", "histories", "age", "fuzz", "syscalls", "faults", "full")
+MODULES: Final[tuple[str, ...]] = (*("syscalls", "faults", "full", "power", "model", "histories", "fuzz", "age"),)
 
 COLUMNS: Final = ("scenario", "faults injected", "runs", *(verdict.value for verdict in Verdict))
 

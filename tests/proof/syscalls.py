@@ -67,7 +67,7 @@ def interruptions(scenario: Scenario, sample: Sample) -> Iterator[int]:
         perform(scenario, partial(_looked_at, n, pair))
         if pair and not pair[0].killed:
             return
-        calls = _kinds(pair[-1].calls)
+        calls = kinds(pair[-1].calls)
         if calls not in seen:
             seen.add(calls)
             yield n
@@ -87,14 +87,14 @@ def _killed_twice(n: int, m: int, second: list[Gated], stage: Stage) -> Outcome:
     return stage.outcome(outcome if outcome else stage.recover()[1])
 
 
-def _kinds(calls: list[Call]) -> tuple[str, ...]:
+def kinds(calls: list[Call]) -> tuple[str, ...]:
     """What is done to which file, in order; how often in a row is not told, nor what is said to whom."""
-    kinds: list[str] = []
+    found: list[str] = []
     for call in calls:
         kind = f"{call.name} {call.file}"
-        if call.file not in ("", "socket", "pipe", "log") and kinds[-1:] != [kind]:
-            kinds.append(kind)
-    return tuple(kinds)
+        if call.file not in ("", "socket", "pipe", "log") and found[-1:] != [kind]:
+            found.append(kind)
+    return tuple(found)
 
 
 # Where so many calls are not enough, it never gets through.
