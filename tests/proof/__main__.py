@@ -1,25 +1,30 @@
-"""``python -m tests.proof [--only TEXT] [--every N] [--rst FILE]``: run the proofs and print their table.
+"""``python -m tests.proof [--only TEXT] [--every N] [--keep]``: run the proofs and print their table.
 
-``--only``: those whose name has this text. ``--every``: a sample of one in N. The exit status is 1 if anything
+``--only``: those whose name has this text. ``--every``: a sample of one in N. ``--keep``: the figures go into
+``figures.json``, from which ``python -m tests.readme`` makes README.rst's table. The exit status is 1 if anything
 was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
+import json
 import sys
 import time
 from collections import Counter
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from tests.proof import Proof, Sample, Verdict
 
 # Each has PROOFS.
-MODULES: Final[tuple[str, ...]] = (*("syscalls", "faults", "full", "power", "model", "histories", "fuzz", "age"),)
+MODULES: Final = ("syscalls", "faults", "full", "power", "model", "histories", "fuzz", "age")
+
+FIGURES: Final = Path(__file__).with_name("figures.json")
 
 COLUMNS: Final = ("scenario", "faults injected", "runs", *(verdict.value for verdict in Verdict))
 
@@ -56,12 +61,25 @@ def count(proof: Proof, sample: Sample) -> Row:
     return row
 
 
-def rst(rows: list[Row]) -> str:
-    """The table as README.rst has it."""
-    lines = [".. list-table::", "   :header-rows: 1", ""]
-    for cells in (COLUMNS, *(row.cells() for row in rows)):
-        lines += [f"   {'* -' if at == 0 else '  -'} {cell}" for at, cell in enumerate(cells)]
-    return "\n".join(lines) + "\n"
+def keep(row: Row, sample: Sample) -> None:
+    """Put it into the figures, from which README.rst has its table; in the place of one of before."""
+    kept = figures()
+    kept[str(row.proof)] = {
+        "injected": row.proof.injected,
+        "scenario": row.proof.scenario,
+        "every": sample.every,
+        "date": datetime.date.today().isoformat(),
+        "faults": row.faults,
+        **{verdict.value: row.verdicts[verdict] for verdict in Verdict},
+    }
+    FIGURES.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+
+
+def figures() -> dict[str, dict[str, Any]]:
+    """Those that were kept, by the name of the proof."""
+    kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    assert isinstance(kept, dict)
+    return kept
 
 
 def main() -> int:
@@ -70,15 +88,18 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="those whose name has this text")
     parser.add_argument("--every", type=int, default=1, help="a sample of one point in so many")
-    parser.add_argument("--rst", type=Path, help="write the table as README.rst has it")
+    parser.add_argument("--keep", action="store_true", help="put the figures into README.rst's table")
     args = parser.parse_args()
-    rows = [count(proof, Sample(args.every)) for proof in proofs(args.only)]
+    sample = Sample(args.every)
+    rows = []
+    for proof in proofs(args.only):
+        rows.append(count(proof, sample))
+        if args.keep:
+            keep(rows[-1], sample)
     table = [COLUMNS, *(row.cells() for row in rows)]
     widths = [max(len(cells[at]) for cells in table) for at in range(len(COLUMNS))]
     for cells in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-    if args.rst:
-        args.rst.write_text(rst(rows))
     return 1 if any(row.verdicts[Verdict.WRONG] for row in rows) else 0
 
 

@@ -163,7 +163,8 @@ def _failing_start(fails: Fails, killed: int | None, m: int, gates: list[Gated],
     try:
         outcome = _recovered(fails, gated, stage)
     except NoDaemon:
-        gated.end()
+        if not gated.ends():
+            return Outcome(Verdict.WRONG, what="it answers nobody, and does not end")
         if "Traceback" in gated.log or "\ntaskd: " not in f"\n{gated.log}":
             return Outcome(Verdict.WRONG, what="it ended without a word of its own")
         gated = stage.start()

@@ -168,6 +168,10 @@ class Gated:
     def dead(self) -> bool:
         return bool(select.select([self._pidfd], [], [], 0)[0])
 
+    def ends(self) -> bool:
+        """Whether it ends by itself, which may take a moment."""
+        return bool(select.select([self._pidfd], [], [], PATIENCE)[0])
+
     def connect(self) -> client.Daemon:
         """As soon as it listens.
 

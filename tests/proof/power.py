@@ -302,21 +302,22 @@ def twice(scenario: Scenario, filesystem: Filesystem, sample: Sample) -> Iterato
     is taken. A sample takes as many of either.
     """
     n, m = count(1), count(1)
+    first, second = sample.pair
     for layout in LAYOUTS:
         with worlds(scenario, filesystem, layout) as world:
             seen: set[tuple[str, ...]] = set()
             for moment in undisturbed(world):
-                if not sample.some.takes(next(n)):
+                if not first.takes(next(n)):
                     continue
                 with world.forgetting():
                     recovery = recovered(world, moment)
                     if recovery.kinds in seen:
                         continue
                     seen.add(recovery.kinds)
-                    for second in recovery.moments:
-                        if sample.some.takes(next(m)):
+                    for again in recovery.moments:
+                        if second.takes(next(m)):
                             with world.forgetting():
-                                yield cut(world, moment, second)
+                                yield cut(world, moment, again)
 
 
 def _cancelled_late(last: float, **params: JSON) -> Act:
