@@ -364,10 +364,12 @@ def main(
         # A watchdog ends a loop that does not turn with SIGABRT: the log then shows where it stood.
         faulthandler.enable()
         trio.run(run, settings, read)
-    except* (ConfigError, StoreError) as found:  # out of a nursery it comes in a group
+    except* (ConfigError, StoreError, OSError) as found:  # out of a nursery it comes in a group
         error: BaseException = found
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        click.echo(f"taskd: {error}", err=True)
+        logger.debug("it ends by this", exc_info=error)
+        why = f"{error.filename or 'the system'}: {error.strerror}" if isinstance(error, OSError) else error
+        click.echo(f"taskd: {why}", err=True)
         status = 2 if isinstance(error, ConfigError) else 1
     sys.exit(status)

@@ -207,3 +207,15 @@ def test_a_bad_setting_is_named(tmp_path: Path, text: str, fault: str) -> None:
 
 def test_a_config_file_that_was_named_must_be_there() -> None:
     assert "there is no such file" in refused(taskd("--config", "/nowhere/taskd.toml", "--check-config"), 2)
+
+
+@pytest.mark.parametrize("descriptors", [6, 7, 8, 9, 10, 12])
+def test_without_descriptors_for_its_start_it_says_so_in_a_sentence(tmp_path: Path, descriptors: int) -> None:
+    command = 'ulimit -n "$1"; exec "$2" -m taskd --socket "$3/s" --state "$3/state"'
+    arguments = ["sh", str(descriptors), sys.executable, str(tmp_path)]
+    whole = ["sh", "-c", command, *arguments]
+    done = subprocess.run(whole, capture_output=True, check=False, text=True, timeout=PATIENCE)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("taskd: ")
+    assert "Traceback" not in done.stderr
