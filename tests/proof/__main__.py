@@ -1,6 +1,6 @@
-"""``python -m tests.proof [--only TEXT] [--every N] [--keep]``: run the proofs and print their table.
+"""``python -m tests.proof [--only PATTERN] [--every N] [--keep]``: run the proofs and print their table.
 
-``--only``: those whose name has this text. ``--every``: a sample of one in N. ``--keep``: the figures go into
+``--only``: those in whose name this is found, a regular expression. ``--every``: a sample of one in N. ``--keep``: the figures go into
 ``figures.json``, from which ``python -m tests.readme`` makes README.rst's table. The exit status is 1 if anything
 was wrong.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -46,7 +47,7 @@ class Row:
 def proofs(only: str = "") -> list[Proof]:
     """All that the modules have, in their order."""
     every = [proof for name in MODULES for proof in import_module(f"tests.proof.{name}").PROOFS]
-    return [proof for proof in every if only in str(proof)]
+    return [proof for proof in every if re.search(only, str(proof))]
 
 
 def count(proof: Proof, sample: Sample) -> Row:
@@ -86,7 +87,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.proof", description="Run the proofs, print their table."
     )
-    parser.add_argument("--only", default="", help="those whose name has this text")
+    parser.add_argument("--only", default="", help="those in whose name this is found")
     parser.add_argument("--every", type=int, default=1, help="a sample of one point in so many")
     parser.add_argument("--keep", action="store_true", help="put the figures into README.rst's table")
     args = parser.parse_args()
