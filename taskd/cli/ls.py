@@ -153,7 +153,7 @@ def table(records: Sequence[Record], columns: Sequence[str] | None = None) -> li
 
 
 def fitted(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
-    """The rows in so many characters, None for as many as there are.
+    """The rows in so many cells, None for as many as there are.
 
     The label, the last one, gives way first, in its middle: there a copy's target is still seen. Then columns
     vanish, the last before the label first; then the label. Id, state and how far it is stay.
@@ -161,8 +161,8 @@ def fitted(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]]:
     if width is None:
         return [[*row] for row in rows]
     *rest, labels = ([*column] for column in zip(*rows, strict=True))
-    longest = max(map(len, labels))
-    while (room := width - sum(max(map(len, column)) + 2 for column in rest)) < min(longest, NARROW):
+    longest = max(map(words.cells, labels))
+    while (room := width - sum(max(map(words.cells, column)) + 2 for column in rest)) < min(longest, NARROW):
         if len(rest) == KEPT:
             return [[*row] for row in zip(*rest, strict=True)]
         rest.pop()
@@ -173,7 +173,7 @@ def squeezed(rows: Sequence[Sequence[str]], width: int | None) -> list[list[str]
     """The rows, with columns that somebody chose: none vanishes, but the widest ones give way in their middle, as
     long as that leaves them ``NARROW``.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(words.cells, column)) for column in zip(*rows, strict=True)]
     if width is not None:
         while sum(widths) + 2 * len(widths) - 2 > width and max(widths) > NARROW:
             widths[widths.index(max(widths))] -= 1

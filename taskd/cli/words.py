@@ -24,6 +24,9 @@ UNDO_FAILED: Final = "UNDO_FAILED"
 # Cc controls, Cf marks that show nothing or turn the direction, Cs halves of a character, Zl and Zp line ends.
 UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
+# Mn and Me: they are drawn on the character before them.
+ACCENTS: Final = frozenset({"Mn", "Me"})
+
 
 def printable(text: str, *, keep: str = "") -> str:
     """``text`` with every character that is more than a sign escaped as Python does, but those in ``keep``."""
@@ -167,18 +170,44 @@ def ending(record: Record) -> str:
     return f"{said} in {duration(took)}"
 
 
+def cells(text: str) -> int:
+    """How many cells of a terminal ``text`` takes: wide characters two, accents that stand on another one none."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.category(char) in ACCENTS else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+    )
+
+
+def start(text: str, width: int) -> str:
+    """As many characters of the start as fit into so many cells."""
+    if text.isascii():
+        return text[: max(0, width)]
+    used = 0
+    for place, char in enumerate(text):
+        used += cells(char)
+        if used > width:
+            return text[:place]
+    return text
+
+
 def middle(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters; its start and its end stay, for a path tells most at its end."""
-    if len(text) <= width:
+    """``text`` in at most ``width`` cells; its start and its end stay, for a path tells most at its end."""
+    if cells(text) <= width:
         return text
-    head = max(0, width - 1) // 2
-    return (text[:head] + "…" + text[len(text) - width + head + 1 :])[: max(0, width)]
+    if width < 1:
+        return ""
+    head = start(text, (width - 1) // 2)
+    return f"{head}…{start(text[::-1], width - 1 - cells(head))[::-1]}"
 
 
 def padded(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Rows of texts as long as the longest of their column."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
+    """Rows of texts as wide as the widest of their column."""
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    return [[text + " " * (width - cells(text)) for text, width in zip(row, widths, strict=True)] for row in rows]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
 import attrs
-from rich.cells import cell_len
 
 from taskd.cli import words
 
@@ -104,37 +103,20 @@ def coloured(style: str) -> str:
 @lru_cache(maxsize=1024)
 def fit(text: str, width: int) -> str:
     """``text``, made harmless, in exactly so many cells of a terminal; one that is too long loses its middle."""
-    text = words.printable(text)
-    missing = width - cell_len(text)
-    if missing >= 0:
-        return text + " " * missing
-    if width < 1:
-        return ""
-    head = _start(text, (width - 1) // 2)
-    tail = _start(text[::-1], width - 1 - cell_len(head))[::-1]
-    return f"{head}…{tail}" + " " * (width - 1 - cell_len(head) - cell_len(tail))
+    text = words.middle(words.printable(text), width)
+    return text + " " * (width - words.cells(text))
 
 
 def cut(text: str, width: int) -> str:
     """As ``fit``, for sentences: one that is too long loses its end."""
     text = words.printable(text)
-    if cell_len(text) <= width:
+    if words.cells(text) <= width:
         return fit(text, width)
-    return fit(_start(text, width - 1) + "…", width) if width > 0 else ""
-
-
-def _start(text: str, width: int) -> str:
-    """As many characters of the start as fit into so many cells."""
-    used = 0
-    for place, char in enumerate(text):
-        used += cell_len(char)
-        if used > width:
-            return text[:place]
-    return text
+    return fit(words.start(text, width - 1) + "…", width) if width > 0 else ""
 
 
 def spread(left: str, right: str, width: int, style: str = "") -> Line:
     """One text at the start of a line, and one at its end, which gives way last."""
     right = right.strip()
-    room = max(0, width - cell_len(words.printable(right)) - 1)
+    room = max(0, width - words.cells(words.printable(right)) - 1)
     return (Cell(0, fit(left, room), coloured(style)), Cell(room, fit(f" {right}", width - room)))
