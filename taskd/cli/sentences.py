@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import click
 
 from taskd.errors import HasResidue, NoDaemon, Refused, TargetExists, TaskdError
+from taskd.places import SOCKET, default_socket
 
 # `params.` of the call, `params.params.` of the operation in it; at the start, and after every `; `.
 FIELD = re.compile(r"(^|; )params\.(?:params\.)?(\w+)")
@@ -24,6 +25,8 @@ def sentence(error: TaskdError) -> str:
     """What went wrong, for the person who typed the command."""
     if isinstance(error, NoDaemon) and error.reason == os.strerror(errno.EACCES):
         return _closed(error)
+    if isinstance(error, NoDaemon):
+        return str(error) + elsewhere(error.socket, default_socket(), SOCKET)
     if not isinstance(error, Refused):
         return str(error)
     names = _names()
@@ -49,6 +52,15 @@ def _closed(error: NoDaemon) -> str:
         return str(error)
     mode = f"its mode is {stat.S_IMODE(found.st_mode):04o}, its owner {found.st_uid}:{found.st_gid}"
     return f"you may not connect to {error.socket}: {mode} (the daemon's setting socket_mode)"
+
+
+def elsewhere(socket: str, own: str, root: str) -> str:
+    """What is said beside that nobody answers on ``socket``, where that is the user's ``own`` and the daemon that
+    is meant may be the one on ``root``. It is only said: a task of one's own daemon is none for another.
+    """
+    if socket != own or own == root or not os.path.exists(root):
+        return ""
+    return f"; there is {root}, which --socket or TASKD_SOCKET would name"
 
 
 def _called(field: str, names: Mapping[str, str]) -> str:
