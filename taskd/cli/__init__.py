@@ -21,8 +21,8 @@ from taskd.cli.exits import Exit
 from taskd.places import default_socket
 
 COMMANDS: Final = (
-    *("copy", "run", "start", "ls", "show", "wait", "log", "cancel", "destroy", "recover", "operations", "token"),
-    *("call", "completion", "install-units", "doctor", "top"),
+    *("copy", "run", "start", "ls", "top", "show", "log", "wait", "cancel", "destroy", "recover", "operations"),
+    *("doctor", "install-units", "token", "call", "completion"),
 )
 
 # What the shells' scripts set when the Tab key was pressed.
@@ -66,7 +66,7 @@ class Commands(click.Group):
     type=options.named,
     metavar="PATH",
     shell_complete=options.completed("files"),
-    help="Socket of the daemon; else TASKD_SOCKET, else the default one.",
+    help="Socket of the daemon; else TASKD_SOCKET, else root's /run/taskd/taskd.sock, or the user's own.",
 )
 @click.version_option(__version__, "--version", message="taskctl %(version)s")
 @click.pass_context

@@ -70,7 +70,9 @@ def command(
     for word, paths in done.items():
         for path in paths:
             say.out(f"{word} {words.printable(path)}")
-    if not remove:
+    if not remove and prefix is None and not live:
+        say.err("no systemd runs here; the units are there for when one does")
+    elif not remove:
         say.out("next: systemctl enable taskd.service && systemctl start taskd.socket")
     return Exit.DONE
 

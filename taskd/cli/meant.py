@@ -63,6 +63,11 @@ def _ask(what: str, records: Sequence[Record]) -> None:
     more = len(records) - SHOWN
     lines = [*table(records[:SHOWN]), *([f"and {more} more"] if more > 0 else [])]
     say.complain("\n".join(lines) + "\n")
-    if not click.confirm(f"{what.capitalize()} these {len(records)} tasks?", err=True):
+    try:
+        yes = click.confirm(f"{what.capitalize()} these {len(records)} tasks?", err=True)
+    except click.Abort:  # Ctrl-C, or the end of the input; the question's line is still open
+        say.complain("\n")
+        yes = False
+    if not yes:
         say.err("nothing was done")
         raise click.Abort

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from taskd.cli import options, values
+from taskd.cli import options, values, words
 from taskd.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ class Start(click.Command):
         if not isinstance(name, str):
             return
         from taskd.cli.operations import lines
+        from taskd.cli.sentences import sentence
         from taskd.errors import TaskdError
 
         try:
             told = [*lines(_offer(_offers(ctx.obj), name), formatter.width)]
         except TaskdError as error:
-            told = [f"{name}: {error}"]
+            told = [words.printable(sentence(error))]
         formatter.write("\n" + "\n".join(told) + "\n")
 
 

@@ -92,7 +92,7 @@ def _row(grant: Grant) -> Sequence[str]:
     )
 
 
-@command.command("rm")
+@command.command("rm", short_help="Remove tokens, and end what goes on under them.")
 @click.argument(
     "ids",
     nargs=-1,

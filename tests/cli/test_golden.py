@@ -11,11 +11,13 @@ from pathlib import Path
 
 import click
 import pytest
+from rich.cells import cell_len
 
 from taskd.cli import COMMANDS, words
 from taskd.cli import taskctl as taskctl_command
 from taskd.cli.exits import MEANING
 from taskd.cli.ls import fitted, squeezed
+from taskd.cli.sentences import elsewhere
 from taskd.cli.show import lines as page
 from taskd.client import Daemon, Record
 from taskd.model import Failure, Residue, Time
@@ -450,6 +452,24 @@ def test_the_middle_of_a_text_gives_way(width: int) -> None:
     assert bool(dots) == (0 < width < len(text))
 
 
+@pytest.mark.parametrize("width", range(16))
+def test_a_text_of_wide_characters_fits_into_cells(width: int) -> None:
+    text = "備份 of ne\u0301 虛擬機"  # the accent stands on the e
+
+    short = words.middle(text, width)
+
+    assert cell_len(short) == words.cells(short)
+    assert max(0, width - 2) <= words.cells(short) <= width
+    start, _, end = short.partition("…")
+    assert text.startswith(start)
+    assert text.endswith(end)
+    assert words.middle(text, words.cells(text)) == text
+
+
+def test_columns_stay_below_each_other_whatever_is_in_them() -> None:
+    assert words.columns([["機", "x"], ["long", "y"]]) == ["機    x", "long  y"]
+
+
 def test_a_start_of_several_ids_names_the_candidates(taskctl: Taskctl, daemon: Daemon) -> None:
     while len(twins := _same_start(daemon)) < 2:
         daemon.start("external")
@@ -477,6 +497,15 @@ def test_no_daemon_is_a_sentence(tmp_path: Path) -> None:
 
         assert (said.code, said.out) == (5, "")
         assert said.err == f"taskctl: no taskd answers on {nowhere}: No such file or directory\n"
+
+
+def test_whose_own_daemon_is_not_there_is_told_of_roots(tmp_path: Path) -> None:
+    own, root = str(tmp_path / "own"), str(tmp_path / "root")
+
+    assert elsewhere(own, own, root) == ""
+    Path(root).touch()
+    assert elsewhere(own, own, root) == f"; there is {root}, which --socket or TASKD_SOCKET would name"
+    assert elsewhere("/named", own, root) == elsewhere(root, root, root) == ""
 
 
 def test_what_speaks_otherwise_on_the_socket_is_no_daemon(tmp_path: Path) -> None:

@@ -86,6 +86,12 @@ def test_on_a_terminal_many_are_shown_and_asked_about(
         shown.type("n")
         shown.press("Enter")
         shown.until("taskctl: nothing was done\ncode 130")
+        for key in ("C-c", "C-d"):
+            shown.type(command)
+            shown.press("Enter")
+            shown.until(lambda screen: screen.endswith("tasks? [y/N]:"))
+            shown.press(key)
+            shown.until(lambda screen: "\ntaskctl: nothing was done\ncode 130" in screen)
         assert not any(daemon.get(id).cancel_requested for id in ids)
         shown.type(command)
         shown.press("Enter")
