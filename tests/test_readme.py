@@ -14,6 +14,7 @@ import pytest
 
 from tests import readme
 from tests.process import PATIENCE, DaemonProcess
+from tests.terminal import pieces
 
 TEXT = readme.README.read_text()
 
@@ -116,3 +117,30 @@ def test_a_page_renders_without_a_warning(page: Path) -> None:
 def test_the_files_that_it_names_are_there() -> None:
     for name in re.findall(r"``((?:examples|tests|taskd)/[\w/.]+)``", TEXT):
         assert (readme.README.parent / name).exists(), name
+
+
+@pytest.mark.skipif(
+    shutil.which("mke2fs", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None, reason="no mke2fs"
+)
+def test_the_recording_is_what_the_quickstart_shows_on_a_terminal(tmp_path: Path) -> None:
+    """Each of its lines was seen, in their order, bars as they were for a moment."""
+    for name in ("LICENSE", "README.rst", "setup.cfg", "examples"):
+        (tmp_path / name).symlink_to(readme.README.parent / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(BIN)
+    (tmp_path / ".venv" / "installed").touch()  # so examples/install.sh has nothing to do
+    env = os.environ | {"TERM": "xterm-256color", "NO_COLOR": "1", "LC_ALL": "C.UTF-8", "TMPDIR": str(tmp_path)}
+
+    shown = "".join(pieces(["sh", str(tmp_path / "examples/quickstart.sh")], env, 80, limit_s=4 * PATIENCE))
+
+    seen = iter(quick(line) for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", shown)))
+    recorded = block(TEXT.index(".. recording")).splitlines()
+    assert recorded.pop(0) == "$ sh examples/quickstart.sh"
+    for line in filter(None, recorded):
+        assert quick(line) in seen, f"{line}\n--- is not where it should be in:\n{shown}"
+
+
+def quick(line: str) -> str:
+    """A line of the quickstart without what is another one each time."""
+    line = re.sub(r"[━╸╺ ]+\d+ %  [\d.]+ MiB of 64\.0 MiB  [\d.]+ MiB/s  [\d.]+ s left", " BAR", line)
+    return masked(re.sub(r"process \d+|\d+ %  ", "N ", line)).rstrip()

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import termios
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +14,8 @@ from taskd.cli.meter import room, told
 from taskd.client import Record
 from taskd.model import Progress, Time
 from tests.cli.conftest import PROGRAM, Taskctl, masked
-from tests.process import PATIENCE, DaemonProcess
+from tests.process import DaemonProcess
+from tests.terminal import pieces
 
 GIB = 1 << 30
 
@@ -82,34 +76,7 @@ def test_of_a_daemon_that_is_away_nothing_is_told_that_may_have_changed(record: 
 
 def on_terminal(taskctl: Taskctl, *args: str, columns: int = 100, **env: str) -> Iterator[str]:
     """What ``taskctl`` writes to a terminal of so many columns, piece by piece, to its end."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = subprocess.Popen(
-        [*PROGRAM, *args],
-        env=taskctl.environment(TERM="xterm-256color", **env),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
-    os.close(theirs)
-    limit = threading.Timer(PATIENCE, process.kill)
-    limit.start()
-    try:
-        while True:
-            try:
-                piece = os.read(ours, 65536)
-            except OSError:  # EIO: nobody has the other end open any more
-                break
-            if not piece:
-                break
-            yield piece.decode(errors="replace")
-        process.wait(PATIENCE)
-    finally:
-        limit.cancel()
-        process.kill()
-        process.wait()
-        os.close(ours)
+    return pieces([*PROGRAM, *args], taskctl.environment(TERM="xterm-256color", **env), columns)
 
 
 def left_on_screen(written: str) -> list[str]:
