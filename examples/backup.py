@@ -33,6 +33,8 @@ def back_up(daemon: client.Daemon, source: str, target: str) -> bool:
 
 
 def main() -> int:
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     *images, folder = map(os.path.abspath, sys.argv[1:])
     try:
         with client.connect(SOCKET, patience_s=30) as daemon:

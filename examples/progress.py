@@ -44,6 +44,8 @@ async def main(images: list[str], folder: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     status = 1
     try:
         *images, folder = map(os.path.abspath, sys.argv[1:])

@@ -3,6 +3,7 @@
 #
 # The socket speaks JSON-RPC over HTTP (curl) and as it is (nc, of the package netcat-openbsd): the same methods.
 set -eu
+[ $# = 2 ] || { echo "usage: shell.sh IMAGE TARGET" >&2; exit 2; }
 socket=${TASKD_SOCKET:-/run/taskd/taskd.sock}
 
 # A call as JSON: request METHOD PARAMS

@@ -141,6 +141,24 @@ def test_when_one_copy_of_a_trio_script_fails_the_others_are_cancelled(
     assert all(each.state == "cancelled" for each in busy.list(label="one.img", states=["queued", "cancelled"]))
 
 
+@pytest.mark.parametrize(
+    ("example", "usage"),
+    [
+        ("backup.py", "backup.py IMAGE... FOLDER"),
+        ("progress.py", "progress.py IMAGE... FOLDER"),
+        ("shell.sh", "shell.sh IMAGE TARGET"),
+    ],
+)
+def test_who_calls_an_example_wrongly_is_told_how(
+    daemon: DaemonProcess, work: Path, example: str, usage: str
+) -> None:
+    code, out, err = run(daemon, work, example)
+
+    assert code > 0
+    assert usage in err
+    assert (out, "Traceback" in err) == ("", False)
+
+
 @needs_shell
 def test_the_shell_copies_and_shows_how_far_it_is(daemon: DaemonProcess, work: Path) -> None:
     code, out, err = run(daemon, work, "shell.sh", "one.img", "copies/one.img")
