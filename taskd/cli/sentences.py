@@ -51,7 +51,7 @@ def _closed(error: NoDaemon) -> str:
     except OSError:
         return str(error)
     mode = f"its mode is {stat.S_IMODE(found.st_mode):04o}, its owner {found.st_uid}:{found.st_gid}"
-    return f"you may not connect to {error.socket}: {mode} (the daemon's setting socket_mode)"
+    return f"you may not connect to {error.socket}: {mode} (`taskctl doctor` tells what to do)"
 
 
 def elsewhere(socket: str, own: str, root: str) -> str:

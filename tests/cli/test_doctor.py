@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -18,6 +19,8 @@ from taskd import __version__
 from taskd.cli import checks, doctor, units
 from taskd.cli.checks import Finding, Level
 from taskd.cli.exits import Exit
+from taskd.cli.sentences import sentence
+from taskd.errors import NoDaemon
 from tests.cli.conftest import Said, Taskctl
 from tests.process import DaemonProcess
 
@@ -269,6 +272,7 @@ def test_a_user_is_told_whether_it_may_connect_and_no_more_than_it_may_see(
     with serving(open_folder, socket_mode=mode) as daemon:
         with as_nobody():
             told = list(doctor.findings(daemon.socket, str(open_folder / "none")))
+        said = sentence(NoDaemon(daemon.socket, os.strerror(errno.EACCES)))
     by_check = {each.check: each for each in told}
 
     assert by_check["permissions"].level == level
@@ -279,3 +283,5 @@ def test_a_user_is_told_whether_it_may_connect_and_no_more_than_it_may_see(
         assert by_check["permissions"].found == "this user may connect, and sees the tasks that are its own"
     else:
         assert "start taskd" not in by_check["daemon"].advice
+        closed = f"its mode is {mode}, its owner 0:0 (`taskctl doctor` tells what to do)"
+        assert said == f"you may not connect to {daemon.socket}: {closed}"
