@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -12,6 +12,9 @@ from taskd.cli.exits import Exit
 from taskd.cli.filters import Filters, filtered
 from taskd.cli.meant import meant
 from taskd.states import CANCELLABLE, State
+
+if TYPE_CHECKING:
+    from taskd.client import Record
 
 
 @click.command("cancel", short_help="Cancel tasks.")
@@ -33,7 +36,13 @@ def command(
 
     among = [state.value for state in State if state in CANCELLABLE]
     ids = meant(socket, "cancel", ids, filters, among, yes=yes)
-    granted, code = each(socket, ids, lambda daemon, task: daemon.cancel(task, must=True))
+
+    def tell(id: str) -> None:
+        if not wait and not as_json:
+            say.out(f"{id} is being cancelled")
+
+    granted, code = each(socket, ids, lambda daemon, task: daemon.cancel(task, must=True), tell=tell)
+    records: Sequence[Record] = []
     if wait and granted:
         from taskd.cli.watch import watch
 
@@ -42,10 +51,6 @@ def command(
     elif as_json:
         with client.connect(socket) as daemon:
             records = [daemon.get(id) for id in granted]
-    else:
-        records = []
-        for id in granted:
-            say.out(f"{id} is being cancelled")
     if as_json:
         say.out(words.document([record.raw for record in records]))
     return code

@@ -30,10 +30,12 @@ def command(
     from taskd.cli.each import each
 
     ids = meant(socket, "destroy", ids, filters, ENDED, yes=yes)
-    granted, code = each(socket, ids, lambda daemon, task: daemon.destroy(task, force=force))
+
+    def tell(id: str) -> None:
+        if not as_json:
+            say.out(f"{id} is destroyed")
+
+    granted, code = each(socket, ids, lambda daemon, task: daemon.destroy(task, force=force), tell=tell)
     if as_json:
         say.out(words.document(granted))
-    else:
-        for id in granted:
-            say.out(f"{id} is destroyed")
     return code

@@ -17,13 +17,19 @@ def each(
     ids: Sequence[str],
     act: Callable[[Daemon, str], None],
     meant: Callable[[Daemon, str], str] = pick,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[list[str], Exit]:
     """Call ``act`` for each; the ids where it was granted, and the worst exit. ``meant`` finds the whole id.
 
+    ``tell`` is called as soon as one is granted: who leaves in the middle of many has seen which were. Where
+    nobody reads what it says, the others are acted on all the same.
+
     Raises:
         NoDaemon: nobody answers, or not any more.
+        Unheard: of ``tell``, after all.
     """
     granted, codes = [], [Exit.DONE]
+    unheard: say.Unheard | None = None
     with client.connect(socket) as daemon:
         for start in ids:
             try:
@@ -34,4 +40,11 @@ def each(
                 codes.append(exits.of_error(error))
             else:
                 granted.append(id)
+                try:
+                    if tell is not None and unheard is None:
+                        tell(id)
+                except say.Unheard as error:
+                    unheard = error
+    if unheard is not None:
+        raise unheard
     return granted, exits.worst(codes)

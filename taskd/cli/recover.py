@@ -38,10 +38,12 @@ def command(socket: str, /, *, ids: Sequence[str], yes: bool, as_json: bool, **f
 
     def recover(daemon: Daemon, id: str) -> None:
         records.append(daemon.recover(id))
+
+    def tell(_: str) -> None:
         if not as_json:
             _tell(records[-1])
 
-    _, code = each(socket, ids, recover)
+    _, code = each(socket, ids, recover, tell=tell)
     if as_json:
         say.out(words.document([record.raw for record in records]))
     return exits.worst([code, *(Exit.FAILED for record in records if record.residue)])

@@ -109,10 +109,14 @@ def rm(socket: str, ids: Sequence[str], as_json: bool) -> Exit:
     With --json: the ids that were removed.
     """
     named = [HELD.sub(r"\1", id) for id in ids]  # after a leak the whole of it is all that one has
-    granted, code = each(socket, named, lambda daemon, whole: daemon.remove_token(whole), lambda _, whole: whole)
+
+    def tell(id: str) -> None:
+        if not as_json:
+            say.out(f"token {id} is removed")
+
+    granted, code = each(
+        socket, named, lambda daemon, whole: daemon.remove_token(whole), lambda _, whole: whole, tell
+    )
     if as_json:
         say.out(words.document(granted))
-    else:
-        for id in granted:
-            say.out(f"token {id} is removed")
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from taskd.client import Daemon, Record
-from tests.cli.conftest import Taskctl
+from tests.cli.conftest import PROGRAM, Taskctl
 from tests.cli.tmux import terminal
+from tests.process import PATIENCE
 
 BIN = Path(sys.executable).parent
 
@@ -57,6 +59,42 @@ def test_only_tasks_that_the_act_is_for_fit(
     nothing = taskctl("destroy", "--label", "both kinds")
     assert (nothing.code, nothing.err) == (0, "taskctl: no task that one could destroy fits\n")
     assert taskctl("recover", "--owner", "root").err == "taskctl: no task that one could recover fits\n"
+
+
+def test_each_is_told_as_soon_as_it_is_done(taskctl: Taskctl, external: Callable[..., Record]) -> None:
+    ids = [external("told").id for _ in range(2)]
+    script = '"$PYTHON" -c "$MAIN" cancel "$@" 2>&1'
+
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", ids[0], "none", ids[1]],
+        env=taskctl.environment(PYTHON=PROGRAM[0], MAIN=PROGRAM[2]),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+    said = [f"{ids[0]} is being cancelled", "taskctl: there is no task none", f"{ids[1]} is being cancelled"]
+    assert (done.returncode, done.stdout.splitlines()) == (4, said)
+
+
+@pytest.mark.parametrize(("where", "code"), [("> /dev/full", 6), (">&-", 6), ("| true", 0)])
+def test_all_are_acted_on_where_nobody_reads_which(
+    taskctl: Taskctl, daemon: Daemon, external: Callable[..., Record], where: str, code: int
+) -> None:
+    ids = [external(f"unread {where}").id for _ in range(3)]
+
+    done = subprocess.run(
+        ["sh", "-c", f'"$PYTHON" -c "$MAIN" cancel --yes --label "unread {where}" {where}'],
+        env=taskctl.environment(PYTHON=PROGRAM[0], MAIN=PROGRAM[2]),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr.count("cannot be written")) == (code, 1 if code else 0)
+    assert all(daemon.get(id).cancel_requested for id in ids)
 
 
 @pytest.mark.parametrize("command", ["cancel", "destroy", "recover"])
