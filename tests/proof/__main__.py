@@ -1,8 +1,8 @@
 """``python -m tests.proof [--only PATTERN] [--every N] [--keep]``: run the proofs and print their table.
 
-``--only``: those in whose name this is found, a regular expression. ``--every``: a sample of one in N. ``--keep``: the figures go into
-``figures.json``, from which ``python -m tests.readme`` makes README.rst's table. The exit status is 1 if anything
-was wrong.
+``--only``: those in whose name this is found, a regular expression. ``--every``: a sample of one in N. ``--keep``:
+the figures go into ``figures.json``, from which ``python -m tests.readme`` makes README.rst's table. The exit
+status is 1 if anything was wrong.
 """
 
 from __future__ import annotations
