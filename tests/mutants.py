@@ -626,6 +626,13 @@ MUTANTS = (
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         ("tests/server/test_start.py",),
     ),
+    Mutant(
+        "a request with a Transfer-Encoding is cut by its length alone",
+        "wire/http.py",
+        '"host", "transfer-encoding", "upgrade"',
+        '"host", "upgrade"',
+        ("tests/wire/test_http_plain.py",),
+    ),
 )
 
 

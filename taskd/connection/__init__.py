@@ -188,7 +188,7 @@ class Connection:
         """
         said, until = bytearray(), perf_counter() + TURN
         while waiting and self._frames is None:
-            reply = rpc.at_once(waiting[0], self.calls.at_once, self.caller)
+            reply = self._at_once(waiting[0])
             if reply is None:
                 break
             waiting.popleft()
@@ -198,6 +198,15 @@ class Connection:
         if said:
             await self._out.pass_on(said)
         return bool(said)
+
+    def _at_once(self, message: wire.Message) -> JSON | wire.Response | None:
+        if not isinstance(message, wire.Request):
+            return self._rpc_at_once(message)
+        limits = self.limits
+        return web.at_once(message, self.caller, self._rpc_at_once, limits.max_message_bytes, limits.max_depth)
+
+    def _rpc_at_once(self, message: JSON) -> JSON | None:
+        return rpc.at_once(message, self.calls.at_once, self.caller)
 
     async def _take(self, message: wire.Message, answering: trio.Nursery) -> None:
         match message:
