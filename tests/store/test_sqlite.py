@@ -737,10 +737,7 @@ async def test_a_list_that_was_read_before_a_change_is_not_at_hand_after_it(
     assert store.ids_at_hand() in (None, tuple(await store.ids()))
 
 
-async def test_a_list_that_is_read_while_a_change_is_under_way_is_not_at_hand_after_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(schema, "PATIENCE", 20.0)
+async def test_a_list_that_is_read_while_a_change_is_under_way_is_not_at_hand_after_it(path: Path) -> None:
     store = await SqliteStore.open(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")  # the change waits for this
