@@ -43,16 +43,24 @@ XML_TYPE: Final = "text/xml"
 # What UCloud and KooDrive send.
 FACE_TYPE: Final = "application/json; charset=UTF-8"
 
+JSONRPC: Final = "/jsonrpc"
+
 # What a WebSocket carries, by its path: JSON-RPC, or UCloud's calls.
 RPC: Final = "rpc"
 FRAMES: Final = "frames"
-SOCKETS: Final[Mapping[str, str]] = {"/jsonrpc": RPC, "/api/tasks": FRAMES}
+SOCKETS: Final[Mapping[str, str]] = {JSONRPC: RPC, "/api/tasks": FRAMES}
 
 # Most fields of a query.
 FIELDS: Final = 1000
 
 # Bytes of XML that are read between two looks at the other connections; the codec is slow.
 AT_ONCE: Final = 16384
+
+# Bytes of JSON-RPC that may be read a second time, where it turns out that they are no call for ``at_once``.
+SHORT: Final = 4096
+
+# The headers by which ``respond`` refuses, or knows the caller.
+_LOOKED_AT: Final = frozenset({"authorization", "content-encoding", "origin"})
 
 
 @attrs.frozen
@@ -162,6 +170,20 @@ def _allowed(*tables: Mapping[str, Answer]) -> str:
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
+def at_once(
+    request: Request, caller: Caller, answer: Callable[[JSON], JSON | None], max_bytes: int, max_depth: int
+) -> Response | None:
+    """What ``respond`` gives to a call that ``answer`` has the reply to (``rpc.at_once``); None: ask ``respond``.
+
+    It is the short cut of clients that poll, and of calls that bring nothing to be looked at: no token, no page.
+    """
+    plain = request.method == "POST" and request.path == JSONRPC and len(request.body) <= SHORT
+    if not plain or caller.proxy or any(name in _LOOKED_AT for name, _ in request.headers):
+        return None
+    reply = answer(sole(request.body, max_bytes, max_depth))
+    return None if reply is None else _json(reply)
+
+
 def _subtask_of(request: Request) -> str:
     return request.header("subtask-of") or ""
 
@@ -269,7 +291,7 @@ def _json(value: JSON) -> Response:
 PATHS: Final[Paths] = {
     "/": {"POST": _xmlrpc},
     "/RPC2": {"POST": _xmlrpc},
-    "/jsonrpc": {"POST": _jsonrpc},
+    JSONRPC: {"POST": _jsonrpc},
     "/healthz": {"GET": _health},
     "/metrics": {"GET": _metrics},
     "/openrpc.json": {"GET": _openrpc},

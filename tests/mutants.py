@@ -626,6 +626,27 @@ MUTANTS = (
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         ("tests/server/test_start.py",),
     ),
+    Mutant(
+        "a list that was read before a change is kept after it",
+        "store/listed.py",
+        "if self._under_way or changes != self.changes or",
+        "if self._under_way or",
+        ("tests/store/test_sqlite.py", "-k", "at_hand"),
+    ),
+    Mutant(
+        "a list that was read before a change is kept while it is under way",
+        "store/listed.py",
+        "if self._under_way or changes != self.changes or",
+        "if changes != self.changes or",
+        ("tests/store/test_sqlite.py", "-k", "at_hand"),
+    ),
+    Mutant(
+        "a request with a Transfer-Encoding is cut by its length alone",
+        "wire/http.py",
+        '"host", "transfer-encoding", "upgrade"',
+        '"host", "upgrade"',
+        ("tests/wire/test_http_plain.py",),
+    ),
 )
 
 

@@ -6,17 +6,24 @@ How fast anything is, is not asked here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
 
 import pytest
 
 from tests import readme
+from tests.benchmarks import peers, steps
 from tests.benchmarks.measure import TINY, Curve, Extent, Found, Outcomes, Skipped, in_turn, ratio
 from tests.benchmarks.plot import svg
 from tests.benchmarks.table import ROWS, figures
 
 MEASURES = list(dict.fromkeys(row.measure for row in ROWS))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_daemon() -> Iterator[None]:
+    with steps.package(), peers.sharing():  # one of them asks for the operation of a package
+        yield
 
 
 def test_each_row_of_the_readme_has_its_benchmark_and_each_benchmark_its_row() -> None:

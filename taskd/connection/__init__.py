@@ -16,10 +16,12 @@ This is the error boundary of one connection: whatever a peer does ends at most 
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from math import inf
 from time import perf_counter
 from typing import Final
 
@@ -87,6 +89,8 @@ class Connection:
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
     _stopping: bool = False
+    # What is answered and not sent yet.
+    _said: bytearray = attrs.field(factory=bytearray)
 
     def __attrs_post_init__(self) -> None:
         self._framing = wire.Opening(self.limits.max_message_bytes, self.limits.max_depth)
@@ -133,7 +137,7 @@ class Connection:
             scope.cancel()
 
     @contextmanager
-    def _until_stopped(self, deadline: float = float("inf")) -> Iterator[trio.CancelScope]:
+    def _until_stopped(self, deadline: float = inf) -> Iterator[trio.CancelScope]:
         with trio.CancelScope(deadline=deadline) as scope:
             self._interruptible.add(scope)
             if self._stopping:
@@ -150,26 +154,26 @@ class Connection:
             await self._out.send(control)
 
     async def _converse(self, answering: trio.Nursery, watching: trio.Nursery) -> None:
-        framing, spoken = self._framing, False
+        framing, spoken, waiting = self._framing, False, deque[wire.Message]()
         deadline = trio.current_time() + self.limits.message_deadline_s
         while not self._stopping and not framing.broken:
+            was_partial = framing.partial
             with trio.CancelScope(deadline=deadline) as self._reading:
-                data = await self.stream.receive_some(CHUNK)
+                data, messages = await self._listen(waiting, at_rest=deadline == inf)
             if self._reading.cancelled_caught:
                 if not self._stopping:
                     seconds = self.limits.message_deadline_s
                     late = framing.timed_out(f"no complete message within {seconds} seconds")
                     await self._take(late, answering)
                 return
-            was_partial = framing.partial
-            messages = framing.receive(data)
             spoken = spoken or bool(messages)
-            waiting = deque(messages)
+            await self._send_said()
             while waiting and not self._stopping:
-                if await self._answer_at_once(waiting):
+                await trio.lowlevel.checkpoint()  # whatever it is, others have their turn
+                if self._answer_at_once(waiting):
+                    await self._send_said()
                     continue
                 message = waiting.popleft()
-                await trio.lowlevel.checkpoint()  # whatever it is, others have their turn
                 if isinstance(message, wire.Request) and message.websocket:
                     waiting.extend(await self._upgrade(message, watching))
                 else:
@@ -177,26 +181,55 @@ class Connection:
             if not data:
                 return
             if spoken and not framing.partial:
-                deadline = float("inf")
+                deadline = inf
             elif spoken and (not was_partial or any(not isinstance(each, wire.Control) for each in messages)):
                 # A peer that only pings does not get on with its message.
                 deadline = trio.current_time() + self.limits.message_deadline_s
 
-    async def _answer_at_once(self, waiting: deque[wire.Message]) -> bool:
-        """Take from ``waiting`` those in front that are answered from memory; their replies go out together, for a
-        turn on the socket costs more than several of them. Whether there was one.
+    async def _listen(
+        self, waiting: deque[wire.Message], *, at_rest: bool
+    ) -> tuple[bytes, Sequence[wire.Message]]:
+        """What was read last, and its messages; those that are left to answer are ``waiting``.
+
+        At rest, where no message has begun and so no deadline changes, it reads on as long as all that comes is
+        answered at once. A scope around each read would cost as much as such an answer; and nothing that a stop
+        must not cut is waited for in here.
         """
-        said, until = bytearray(), perf_counter() + TURN
+        framing = self._framing
+        while True:
+            await trio.lowlevel.wait_readable(self.stream.socket)
+            try:
+                data = os.read(self.stream.socket.fileno(), CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise trio.BrokenResourceError from None
+            messages = framing.receive(data)
+            waiting.extend(messages)
+            if self._answer_at_once(waiting):
+                self._out.offer(self._said)
+            done = not (waiting or self._said or framing.partial or framing.broken)
+            if not (at_rest and data and done):
+                return data, messages
+
+    async def _send_said(self) -> None:
+        if self._said:
+            await self._out.pass_on(self._said)
+            self._said.clear()
+
+    def _answer_at_once(self, waiting: deque[wire.Message]) -> bool:
+        """Take from ``waiting`` those in front that are answered from memory; their replies, ``_said``, go out
+        together, for a turn on the socket costs more than several of them. Whether there was one.
+        """
+        said, until = self._said, perf_counter() + TURN
         while waiting and self._frames is None:
-            reply = rpc.at_once(waiting[0], self.calls.at_once, self.caller)
+            reply = self.calls.reply_at_once(waiting[0], self.caller, self.limits)
             if reply is None:
                 break
             waiting.popleft()
             said += self._out.said(reply)
             if len(said) >= WRITTEN or perf_counter() > until:
                 break
-        if said:
-            await self._out.pass_on(said)
         return bool(said)
 
     async def _take(self, message: wire.Message, answering: trio.Nursery) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Final
 
 import attrs
 
-from taskd import rpc
+from taskd import rpc, web, wire
 from taskd.dialects import Channel, Method
 from taskd.dialects.xenapi import XenApi
 from taskd.metrics import UNKNOWN
@@ -86,6 +87,13 @@ class Calls:
         """A call of that name may wait for something to happen."""
         method = self.methods.get(name)
         return method.long if method is not None else bool(WAITING.fullmatch(name))
+
+    def reply_at_once(self, message: wire.Message, caller: Caller, limits: Limits) -> JSON | wire.Response | None:
+        """The reply to a plain call that can be given from memory, without waiting; None: ``answer`` has it."""
+        if not isinstance(message, wire.Request):
+            return rpc.at_once(message, self.at_once, caller)
+        answer = partial(rpc.at_once, methods=self.at_once, context=caller)
+        return web.at_once(message, caller, answer, limits.max_message_bytes, limits.max_depth)
 
     def _awaited(self, method: Method) -> Callable[..., Awaitable[JSON]]:
         service = self.service

@@ -82,6 +82,16 @@ class Outgoing:
         finally:
             self._turn.release()
 
+    def offer(self, data: bytearray) -> None:
+        """Send of what replies have ``said`` as much as goes out now, nothing while another is being sent; what is
+        left is in ``data``.
+
+        Raises:
+            BrokenResourceError: the peer has gone.
+        """
+        if not self._turn.locked():
+            del data[: self._fits(data)]
+
     async def _take_turn(self) -> None:
         if self._turn.locked():
             await self._turn.acquire()

@@ -9,6 +9,7 @@ data operation is ``complete: false, failed: true``, because xapi looks at ``com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -20,6 +21,7 @@ from taskd.errors import BadParams, DoesNotExist, UnknownMethod
 from taskd.model import JSON, Caller, Task
 from taskd.operations.copy import Blocklist
 from taskd.service import Service
+from taskd.service.gate import ids_at_hand
 from taskd.states import State
 
 DBG: Final = "debug context of the caller; kept with the task that the call makes"
@@ -83,7 +85,11 @@ async def _destroy(service: Service, caller: Caller, params: DestroyParams) -> J
 
 
 async def _ls(service: Service, caller: Caller, params: DbgParams) -> JSON:
-    return list(await service.ids(caller))
+    return await service.ids(caller)
+
+
+def _ls_at_once(service: Service, caller: Caller, params: DbgParams) -> JSON | None:
+    return ids_at_hand(service, caller)
 
 
 # Data: the key of an operation is the id of the task that does it.
@@ -206,7 +212,16 @@ async def _data_destroy(service: Service, caller: Caller, params: OperationParam
 
 
 async def _data_ls(service: Service, caller: Caller, params: DbgParams) -> JSON:
-    return [[COPY, id] for id in await service.ids(caller, "copy")]
+    return _copies(await service.ids(caller, "copy"))
+
+
+def _data_ls_at_once(service: Service, caller: Caller, params: DbgParams) -> JSON | None:
+    ids = ids_at_hand(service, caller, "copy")
+    return None if ids is None else _copies(ids)
+
+
+def _copies(ids: Sequence[str]) -> JSON:
+    return [[COPY, id] for id in ids]
 
 
 # Plugin.
@@ -256,13 +271,13 @@ METHODS: Final = (
     look("Task.stat", IdParams, _status, "The status of a task"),
     Method("Task.cancel", CancelParams, _cancel, "Cancel a task: it completed, or was never made"),
     Method("Task.destroy", DestroyParams, _destroy, "Remove all traces of an ended task"),
-    Method("Task.ls", DbgParams, _ls, "The ids of all tasks"),
+    Method("Task.ls", DbgParams, _ls, "The ids of all tasks", at_once=_ls_at_once),
     Method("Data.copy", CopyParams, _copy, "Copy (blocks of) a local disk to a local remote"),
     Method("Data.mirror", MirrorParams, _mirror, "Not implemented"),
     look("Data.stat", OperationParams, _data_status, "The status of a copy"),
     Method("Data.cancel", OperationParams, _data_cancel, "Cancel a copy"),
     Method("Data.destroy", OperationParams, _data_destroy, "Forget an ended copy"),
-    Method("Data.ls", DbgParams, _data_ls, "All copies"),
+    Method("Data.ls", DbgParams, _data_ls, "All copies", at_once=_data_ls_at_once),
     Method("Plugin.query", DbgParams, _query, "What this plugin is"),
     Method("Plugin.ls", DbgParams, _plugin_ls, "The attached storage repositories: none"),
     Method("Plugin.diagnostics", DbgParams, _diagnostics, "Loggable text without personal data"),

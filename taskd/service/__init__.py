@@ -35,7 +35,7 @@ from taskd.runner.producer import End
 from taskd.service import bounds, destroying, making, notes
 from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
-from taskd.service.gate import gated
+from taskd.service.gate import gated, listed
 from taskd.service.health import Health
 from taskd.service.report import Report, joined, reported
 from taskd.service.tokens import OVER, Tokens
@@ -184,11 +184,11 @@ class Service:
 
     def count(self, caller: Caller) -> int:
         """How many tasks the caller's lists have, at the feed's revision."""
-        return self.registry.feed.count(None if access.sees_all(caller) else caller.user)
+        return self.registry.feed.count(listed(caller))
 
     async def ids(self, caller: Caller, operation: str | None = None) -> Sequence[str]:
         """The ids of all tasks that the caller may see, oldest first."""
-        return await self.store.ids(owner=None if access.sees_all(caller) else caller.user, operation=operation)
+        return await self.store.ids(owner=listed(caller), operation=operation)
 
     @gated("wait")
     async def wait(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -44,3 +44,13 @@ def at_hand(service: Service, caller: Caller, id: str) -> Task | None:
     """What ``get`` gives, where it need not wait for the store and refuses nothing; else None."""
     live = service.registry.get(id)
     return live.task if live is not None and access.may(caller, "get", live.task) else None
+
+
+def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> Sequence[str] | None:
+    """What ``ids`` gives, where it need not wait for the store; else None."""
+    return service.store.ids_at_hand(owner=listed(caller), operation=operation)
+
+
+def listed(caller: Caller) -> str | None:
+    """The owner whose tasks are in the caller's lists; None: everybody's are."""
+    return None if access.sees_all(caller) else caller.user

@@ -107,12 +107,15 @@ class MemoryStore:
 
     async def ids(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
         async with self._effect():
-            found = [
-                task.id
-                for task in self._in_order()
-                if owner in (None, task.owner) and operation in (None, task.operation)
-            ]
+            found = self.ids_at_hand(owner=owner, operation=operation)
         return found
+
+    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
+        return [
+            task.id
+            for task in self._in_order()
+            if owner in (None, task.owner) and operation in (None, task.operation)
+        ]
 
     async def owners(self) -> Mapping[str, int]:
         async with self._effect():

@@ -24,6 +24,7 @@ from taskd.errors import StoreError
 from taskd.model import LogLine, Task, Token
 from taskd.states import State
 from taskd.store import Forgotten, Query, ignore, rows
+from taskd.store.listed import Listed
 from taskd.store.schema import open_database
 from taskd.store.writer import Timed, Writer, untimed
 
@@ -40,6 +41,7 @@ class SqliteStore:
     _readings: sqlite3.Connection
     _reading: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _closing: trio.Event = attrs.field(factory=trio.Event)
+    _listed: Listed = attrs.field(factory=Listed)
 
     @classmethod
     async def open(cls, path: Path | str, timed: Timed = untimed) -> SqliteStore:
@@ -102,7 +104,8 @@ class SqliteStore:
         return await self._writer.write(lambda connection: rows.reserve(connection, count))
 
     async def create(self, task: Task) -> Task:
-        return await self._writer.write(lambda connection: rows.create(connection, task))
+        with self._listed.change():
+            return await self._writer.write(lambda connection: rows.create(connection, task))
 
     async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         doc = pack(task)
@@ -114,7 +117,8 @@ class SqliteStore:
         await self._writer.write(act)
 
     async def delete(self, id: str) -> None:
-        await self._writer.write(lambda connection: rows.forget(connection, id))
+        with self._listed.change():
+            await self._writer.write(lambda connection: rows.forget(connection, id))
 
     async def get(self, id: str) -> Task | None:
         return await self._look(lambda connection: rows.find(connection, id))
@@ -126,7 +130,13 @@ class SqliteStore:
         return await self._read(lambda connection: rows.page(connection, query))
 
     async def ids(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
-        return await self._read(lambda connection: rows.ids(connection, owner, operation))
+        changes = self._listed.changes
+        found = await self._read(lambda connection: rows.ids(connection, owner, operation))
+        self._listed.keep((owner, operation), found, changes)
+        return found
+
+    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str] | None:
+        return self._listed.get((owner, operation))
 
     async def owners(self) -> Mapping[str, int]:
         return await self._read(rows.owners)
@@ -147,10 +157,13 @@ class SqliteStore:
         """Many small writes; cancelled in between, it leaves the rest for the next time."""
         bound = await self._read(lambda connection: rows.bound(connection, before, keep))
         total = 0
-        while tasks := await self._writer.write(lambda connection: rows.prune(connection, bound)):
+        while True:
+            with self._listed.change():
+                tasks = await self._writer.write(lambda connection: rows.prune(connection, bound))
+            if not tasks:
+                return total
             total += len(tasks)
             forgotten(tasks)
-        return total
 
     async def tokens(self) -> Sequence[Token]:
         return await self._read(rows.tokens)

@@ -7,6 +7,7 @@ reply ends with a line break, in any protocol but HTTP.
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import socket
@@ -113,29 +114,31 @@ class Crowd:
 
 
 def crowd(socks: Sequence[socket.socket], requests: Sequence[bytes], seconds: float) -> Crowd:
-    """Each connection asks, and asks again when it has its reply."""
+    """Each connection asks, and asks again when it has its reply.
+
+    By their numbers: a socket with a timeout asks the kernel once more before each read and each write.
+    """
     took: list[float] = []
     poll = select.epoll()
-    at = {sock.fileno(): sock for sock in socks}
-    line = dict(zip(at, cycle(requests)))
+    line = dict(zip((sock.fileno() for sock in socks), cycle(requests)))
     asked = {}
     began = perf_counter()
-    for number, sock in at.items():
+    end = began + seconds
+    for number, request in line.items():
         poll.register(number, select.EPOLLIN)
         asked[number] = perf_counter()
-        sock.sendall(line[number])
-    left = len(at)
+        os.write(number, request)
+    left = len(line)
     now = began
     while left:
         for number, _ in poll.poll(PATIENCE):
-            sock = at[number]
-            if not sock.recv(READ).endswith(b"\n"):
+            if not os.read(number, READ).endswith(b"\n"):
                 continue
             now = perf_counter()
             took.append(now - asked[number])
-            if now - began < seconds:
+            if now < end:
                 asked[number] = now
-                sock.sendall(line[number])
+                os.write(number, line[number])
             else:
                 left -= 1
     poll.close()

@@ -35,7 +35,7 @@ def by_tasks(extent: Extent) -> Outcomes:
     def costs(tasks: int) -> Costs:
         with stored.state(tasks) as folder:
             stats, pages = stored.sample(folder)
-            start = statistics.median(stored.start(folder) for _ in range(extent.rounds))
+            start = statistics.median(stored.start(folder, []) for _ in range(extent.rounds))
             with peers.taskd(folder) as daemon, clients.connected(daemon.socket) as sock:
 
                 def median(requests: Sequence[bytes]) -> float:

@@ -66,6 +66,9 @@ def taskd(
     state: Path | None = None, options: Sequence[str] = (), settings: Mapping[str, str] | None = None
 ) -> Iterator[DaemonProcess]:
     """A daemon of ours, in ``state`` or in a folder of its own."""
+    if _shared and not (state or options or settings):
+        yield _shared[0]
+        return
     with folder() as own:
         process = DaemonProcess(state or own, tuple(options), settings or {})
         try:
@@ -73,6 +76,23 @@ def taskd(
             yield process
         finally:
             process.end()
+
+
+# The daemon of ``sharing``, where there is one.
+_shared: list[DaemonProcess] = []
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Meanwhile whoever asks for a daemon and has no wishes gets the same one: nothing can be measured, but what
+    measures can be seen to run, and most of its time was the start.
+    """
+    with taskd() as daemon:
+        _shared.append(daemon)
+        try:
+            yield
+        finally:
+            _shared.remove(daemon)
 
 
 def pid(process: DaemonProcess) -> int:

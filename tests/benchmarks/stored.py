@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from taskd.codec import format_time
@@ -29,12 +29,23 @@ def state(tasks: int) -> Iterator[Path]:
     """The folder of a daemon with so many ended tasks: one that it ran, and others that differ in their ids."""
     with peers.folder() as own:
         if tasks:
-            with peers.taskd(own) as daemon, clients.connected(daemon.socket) as sock:
-                id = clients.ask(sock, "Task.start", operation="external")["id"]
-                clients.ask(sock, "Task.complete", id=id)
-                assert daemon.stop() == 0
-            multiply(own / "state" / "taskd.sqlite", id, tasks)
+            id, database = one_ended()
+            path = own / "state" / "taskd.sqlite"
+            path.parent.mkdir(mode=0o700)
+            path.write_bytes(database)
+            path.chmod(0o600)
+            multiply(path, id, tasks)
         yield own
+
+
+@cache
+def one_ended() -> tuple[str, bytes]:
+    """The id of a task that a daemon ran to its end, and the database that it left."""
+    with peers.folder() as own, peers.taskd(own) as daemon, clients.connected(daemon.socket) as sock:
+        id: str = clients.ask(sock, "Task.start", operation="external")["id"]
+        clients.ask(sock, "Task.complete", id=id)
+        assert daemon.stop() == 0
+        return id, (own / "state" / "taskd.sqlite").read_bytes()
 
 
 def multiply(database: Path, id: str, tasks: int) -> None:
@@ -81,8 +92,11 @@ def a_million(extent: Extent) -> Outcomes:
     """With a million beside a thousand, and beside none."""
     with state(extent.stored) as large, state(extent.few) as small, state(0) as empty:
         asked = answers(large, small, extent)
-        starts = in_turn(extent.rounds, {"ours": lambda: start(large), "none": lambda: start(empty)})
-        sizes = in_turn(extent.rounds, {"ours": lambda: size(large), "none": lambda: size(empty)})
+        sizes: dict[str, list[float]] = {"ours": [], "none": []}
+        starts = in_turn(
+            extent.rounds,
+            {"ours": lambda: start(large, sizes["ours"]), "none": lambda: start(empty, sizes["none"])},
+        )
     return {
         **asked,
         **compared(starts, {"start-stored": "none"}, milliseconds),
@@ -111,15 +125,12 @@ def answers(large: Path, small: Path, extent: Extent) -> Outcomes:
     }
 
 
-def start(folder: Path) -> float:
-    """Seconds from the start of the process until it listens."""
+def start(folder: Path, sizes: list[float]) -> float:
+    """Seconds from the start of the process until it listens; adds its resident bytes when it has answered."""
     began = time.perf_counter()
-    with peers.taskd(folder):
-        return time.perf_counter() - began
-
-
-def size(folder: Path) -> float:
-    """Resident bytes of a daemon that has just answered."""
-    with peers.taskd(folder) as daemon, clients.connected(daemon.socket) as sock:
-        clients.ask(sock, "Task.list", page_size=PAGE)
-        return memory(peers.pid(daemon))
+    with peers.taskd(folder) as daemon:
+        took = time.perf_counter() - began
+        with clients.connected(daemon.socket) as sock:
+            clients.ask(sock, "Task.list", page_size=PAGE)
+            sizes.append(memory(peers.pid(daemon)))
+    return took

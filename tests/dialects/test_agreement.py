@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -169,3 +169,19 @@ async def test_all_dialects_agree_on_a_task_that_is_done_elsewhere(tmp_path: Pat
         await walk.reach(end)
 
     assert external.OPERATION.run is None
+
+
+async def test_whose_tasks_a_list_has_is_the_same_at_once_and_else(tmp_path: Path) -> None:
+    async with served(tmp_path) as (service, _):
+        ann, bob = user("ann"), user("bob")
+        for caller in (ann, bob, ann):
+            await service.start(caller, "external", {})
+        for caller, tasks in ((ann, 2), (bob, 1), (user("mallory"), 0), (ROOT, 3)):
+            ls = METHODS["Task.ls"]
+            listed = await ls(service, caller, {})
+            assert isinstance(listed, Sequence)
+            assert len(listed) == tasks
+            assert ls.now(service, caller, {}) == listed
+            assert (
+                METHODS["Data.ls"].now(service, caller, {}) == await METHODS["Data.ls"](service, caller, {}) == []
+            )

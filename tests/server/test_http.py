@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -462,3 +463,36 @@ async def test_curl_asks_twice_on_one_connection(daemon: Start) -> None:
             done: subprocess.CompletedProcess[bytes] = await trio.run_process(command, capture_stdout=True)
 
     assert done.stdout == b"1 0 "
+
+
+async def test_a_call_that_is_answered_at_once_is_answered_as_any_other(daemon: Start) -> None:
+    async with daemon() as running, web(running) as peer:
+        id = (await peer.call("Task.start", operation="external"))["id"]
+        body = json.dumps({"method": "Task.stat", "params": {"id": id}, "id": 1}).encode()
+
+        async def ask(line: str, *headers: str) -> Reply:
+            return await peer.ask(line, body, *headers)
+
+        plain = await ask("POST /jsonrpc")
+        assert plain.json()["result"]["state"] == ["Pending", 0.0]
+        assert await ask("POST /jsonrpc?x", "Expect: nothing") == plain
+        refused = {"Origin: null": 403, "Content-Encoding: gzip": 415, "Authorization: Bearer x": 401}
+        for header, status in refused.items():
+            assert (await ask("POST /jsonrpc", header)).status == status
+        assert [(await ask(line)).status for line in ("POST /other", "PUT /jsonrpc")] == [404, 405]
+
+
+async def test_calls_that_are_answered_at_once_keep_their_place_among_those_that_are_not(daemon: Start) -> None:
+    async with daemon() as running, web(running) as peer:
+        id = (await peer.call("Task.start", operation="external"))["id"]
+        stat = {"jsonrpc": "2.0", "method": "Task.stat", "params": {"id": id}, "id": "stat"}
+        for message in (stat, LS, stat, stat, LS):
+            await peer.send("POST /jsonrpc", json.dumps(message).encode())
+
+        assert [(await peer.reply()).json()["id"] for _ in range(5)] == ["stat", 1, "stat", "stat", 1]
+
+
+async def test_a_proxy_without_a_token_is_told_nothing_at_once(daemon: Start) -> None:
+    body = b'{"method": "Task.stat", "params": {"id": "x"}, "id": 1}'
+    async with daemon(proxies=(getpass.getuser(),)) as running, web(running) as peer:
+        assert (await peer.ask("POST /jsonrpc", body)).status == 401

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import socket
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import termios
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -44,6 +48,13 @@ def refused(result: subprocess.CompletedProcess[str], status: int = 1) -> str:
     (line,) = result.stderr.splitlines()
     assert line.startswith("taskd: ")
     return line
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_second_daemon_on_the_same_state_folder_is_refused(daemon: DaemonProcess, tmp_path: Path) -> None:
@@ -98,6 +109,27 @@ def test_a_stop_does_not_wait_for_those_who_wait(daemon: DaemonProcess) -> None:
             connection.ids()
             assert daemon.stop() == 0
             assert waiting.recv(1) == b""
+
+
+def test_a_stop_cuts_no_reply_that_has_begun(daemon: DaemonProcess) -> None:
+    """More of them than a socket takes, for a peer that reads only then."""
+    daemon.start()
+    assert daemon.process is not None
+    with daemon.connect() as connection, socket.socket(socket.AF_UNIX) as reader:
+        id = connection.start("external", {}, description="d" * 4000).id
+        reader.settimeout(PATIENCE)
+        reader.connect(daemon.socket)
+        call = json.dumps({"method": "Task.get", "params": {"id": id}, "id": 1}).encode() + b"\n"
+        for _ in range(2):
+            reader.sendall(call * 40)
+            until(lambda: int.from_bytes(fcntl.ioctl(reader, termios.TIOCOUTQ, bytes(4)), sys.byteorder) == 0)
+        daemon.process.terminate()
+        until(lambda: "stopping on" in daemon.log)
+        whole = b"".join(iter(lambda: reader.recv(1 << 16), b""))
+        assert daemon.process.wait(PATIENCE) == 0
+
+    assert whole.endswith(b"\n")
+    assert {json.loads(line)["id"] for line in whole.splitlines()} == {1}
 
 
 def test_a_socket_path_that_is_too_long_is_refused(tmp_path: Path) -> None:

@@ -340,6 +340,64 @@ async def test_ids_are_all_ids_oldest_first_of_that_owner_and_operation(store: S
     assert await store.ids(owner="ann", operation="copy") == [a.id]
 
 
+def at_hand(store: Store, **of: str) -> Sequence[str] | None:
+    found = store.ids_at_hand(**of)
+    return None if found is None else list(found)
+
+
+async def test_ids_that_are_at_hand_are_those_that_a_read_gives_after_every_change(store: Store) -> None:
+    whose: Sequence[dict[str, str]] = ({}, {"owner": "ann"}, {"owner": "bob"}, {"operation": "command"})
+
+    async def agree() -> None:
+        for of in whose:
+            assert at_hand(store, **of) in (None, await store.ids(**of))
+        for of in whose:  # and now there may be one
+            assert at_hand(store, **of) in (None, await store.ids(**of))
+
+    await agree()
+    made = await store.create(task(owner="ann"))
+    await agree()
+    await store.create(task(owner="bob", operation="command"))
+    await agree()
+    await store.write(attrs.evolve(made, state=State.RUNNING), expect=State.QUEUED)
+    await agree()
+    with pytest.raises(Conflict):
+        await store.create(task(id=made.id))
+    await agree()
+    await store.delete(made.id)
+    await agree()
+    await store.create(ended(1.0, owner="ann"))
+    await agree()
+    assert await store.prune(before=2.0, keep=10) == 1
+    await agree()
+
+
+async def test_what_was_acknowledged_is_in_the_ids_at_hand_also_when_many_change_and_read(store: Store) -> None:
+    """What is at hand never goes back either: it has nothing that was deleted."""
+
+    async def change() -> None:
+        for _ in range(10):
+            made = await store.create(task())
+            there = at_hand(store)
+            assert there is None or made.id in there
+            await store.delete(made.id)
+            there = at_hand(store)
+            assert there is None or made.id not in there
+
+    async def read() -> None:
+        while True:
+            await store.ids()
+
+    async with trio.open_nursery() as reading:
+        for _ in range(3):
+            reading.start_soon(read)
+        async with trio.open_nursery() as changing:
+            for _ in range(5):
+                changing.start_soon(change)
+        reading.cancel_scope.cancel()
+    assert at_hand(store) in (None, [])
+
+
 async def test_open_are_those_not_ended_and_those_that_failed_and_owe_an_undo(store: Store) -> None:
     await alphabet(store, state=list(State), journal=[()] * len(State))
     owing = await store.create(task(state=State.FAILED, label="owing", **OWED))

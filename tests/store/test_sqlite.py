@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from threading import enumerate as threads
 
 import attrs
@@ -28,7 +28,7 @@ import trio.testing
 from taskd.errors import Conflict, StoreError, StoreUnavailable, StoreUnusable
 from taskd.model import Task, Time
 from taskd.states import State
-from taskd.store import Query, rows, schema
+from taskd.store import Query, listed, rows, schema
 from taskd.store.sqlite import SqliteStore
 from tests.proof import damage, rotating
 from tests.store.test_contract import CancelAtStep, ended, lines, task, token
@@ -694,6 +694,89 @@ async def test_a_lock_of_somebody_else_refuses_writes_and_no_reads(
         assert await store.list(Query()) == [made]
 
     await store.create(task())
+    await store.close()
+
+
+# The ids at hand.
+
+
+async def test_a_list_that_was_read_is_at_hand_until_a_change_is_asked_for(store: SqliteStore) -> None:
+    made = await store.create(task())
+    assert store.ids_at_hand() is None
+    assert await store.ids() == [made.id]
+    assert store.ids_at_hand() == (made.id,)
+    assert store.ids_at_hand(owner="ann") is None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.delete, made.id)
+        await trio.testing.wait_all_tasks_blocked(0)
+        assert store.ids_at_hand() is None
+
+
+@pytest.mark.parametrize("change", ["create", "delete"])
+async def test_a_list_that_was_read_before_a_change_is_not_at_hand_after_it(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    old = await store.create(task())
+    read, was_read, go = rows.ids, trio.Event(), Event()
+
+    def slow(connection: sqlite3.Connection, owner: str | None, operation: str | None) -> Sequence[str]:
+        found = read(connection, owner, operation)
+        trio.from_thread.run_sync(was_read.set)
+        go.wait(20)
+        return found
+
+    monkeypatch.setattr(rows, "ids", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.ids)
+        await was_read.wait()
+        await (store.create(task()) if change == "create" else store.delete(old.id))
+        go.set()
+
+    monkeypatch.undo()
+    assert store.ids_at_hand() in (None, tuple(await store.ids()))
+
+
+async def test_a_list_that_is_read_while_a_change_is_under_way_is_not_at_hand_after_it(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # the change waits for this
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.create, task())
+            await trio.testing.wait_all_tasks_blocked()
+            assert await store.ids() == []
+            assert store.ids_at_hand() is None
+            other.execute("COMMIT")
+    assert store.ids_at_hand() in (None, tuple(await store.ids()))
+    await store.close()
+
+
+async def test_a_long_list_is_not_kept_and_not_many_lists_are(store: SqliteStore) -> None:
+    for number in range(3 * listed.LISTS):
+        await store.ids(owner=f"owner {number}")
+    kept = [store.ids_at_hand(owner=f"owner {number}") for number in range(3 * listed.LISTS)]
+
+    assert 0 < len(kept) - kept.count(None) <= listed.LISTS
+    long = listed.Listed()
+    long.keep((None, None), ["id"] * (listed.IDS + 1), 0)
+    assert long.get((None, None)) is None
+
+
+async def test_after_a_change_that_failed_the_ids_at_hand_are_what_is_there(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "PATIENCE", 0.01)
+    store = await SqliteStore.open(path)
+    made = await store.create(task())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for change in (store.create(task()), store.delete(made.id)):
+            await store.ids()
+            with pytest.raises(StoreUnavailable):
+                await change
+            assert store.ids_at_hand() is None
+            assert await store.ids() == [made.id]
+            assert store.ids_at_hand() == (made.id,)
     await store.close()
 
 
