@@ -23,7 +23,7 @@ from taskd.errors import OsRefusal, VerifyFailed
 from taskd.operations.image import Image, Ranges, blaming, kernel
 
 # What a chunk may be: from, at first, at most. One that was quick doubles it, a slow one halves it.
-_LEAST, _FIRST, _MOST = 256 << 10, 1 << 20, 64 << 20
+_LEAST, _FIRST, _MOST = 256 << 10, 1 << 20, 16 << 20
 _QUICK_S, _SLOW_S = 0.010, 0.040
 
 # Sharing blocks moves none: it takes its time per extent, and a chunk can span more.
