@@ -61,17 +61,17 @@ MUTANTS = (
         RUN,
         """            self._door(live, open=False)
             try:
-                await self.write(live, Event.COMMITTED, result=result, journal=tuple(finish))
+                await self.write(live, Event.COMMITTED, *more, result=result, journal=tuple(finish), **done)
             except BaseException:
                 self._door(live, open=True)
                 raise
 """,
         """            pass
-        done = attrs.evolve(live.task, state=State.COMMITTED, journal=tuple(finish), result=result)
-        await self.store.write(done, expect=live.stored)
+        new = attrs.evolve(live.task, state=State.COMMITTED, journal=tuple(finish), result=result)
+        await self.store.write(new, expect=live.stored)
         async with live.lock:
             live.stored = State.COMMITTED
-            await self.write(live, Event.COMMITTED, result=result, journal=tuple(finish))
+            await self.write(live, Event.COMMITTED, *more, result=result, journal=tuple(finish), **done)
 """,
     ),
     Mutant(
@@ -107,12 +107,18 @@ MUTANTS = (
     Mutant(
         "the journal is emptied apart from the state",
         RUN,
-        """                await self.write(live, Event.COMMITTED, result=result, journal=tuple(finish))
+        """await self.write(live, Event.COMMITTED, *more, result=result, journal=tuple(finish), **done)
             except""",
-        """                await self.write(live, Event.COMMITTED, result=result)
+        """await self.write(live, Event.COMMITTED, result=result)
                 await self.write(live, journal=tuple(finish))
             except""",
         ("tests/test_all_or_nothing.py", "-k", "crashed_at and build"),
+    ),
+    Mutant(
+        "what an operation commits is completed before its finish",
+        RUN,
+        "finish: Iterable[Undo] = (), stopped: bool = False",
+        "finish: Iterable[Undo] = (), stopped: bool = True",
     ),
     Mutant(
         "a cancel is accepted after the commit",

@@ -183,7 +183,8 @@ async def test_cancelled_at_any_step_it_is_whole_or_never_made(case: Case, kind:
         assert (given == [Answer.ACCEPTED]) == (task.state is State.CANCELLED)
         assert [state for state in seen if state.ended] == [task.state]
 
-    assert answers == set(Answer) or answers == {Answer.ACCEPTED, Answer.TOO_LATE}
+    # The work that commits when it has returned is never seen committed and not completed.
+    assert answers in (set(Answer), {Answer.ACCEPTED, Answer.TOO_LATE}, {Answer.ACCEPTED, Answer.ENDED})
     assert n >= total
 
 

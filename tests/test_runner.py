@@ -453,17 +453,33 @@ async def test_a_deadline_that_falls_into_a_write_leaves_memory_and_disk_agreed(
     assert world.made is (task.state is State.COMPLETED)
 
 
-async def test_a_cancel_while_the_commit_is_written_is_too_late(autojump_clock: object, tmp_path: Path) -> None:
-    """It waits for the write, and its answer agrees with the end."""
+@pytest.mark.parametrize(
+    ("itself", "answer"),
+    [
+        pytest.param(True, Answer.TOO_LATE, id="by the operation"),
+        pytest.param(False, Answer.ENDED, id="when it has returned"),
+    ],
+)
+async def test_a_cancel_while_the_commit_is_written_is_too_late(
+    itself: bool, answer: Answer, autojump_clock: object, tmp_path: Path
+) -> None:
+    """It waits for the write, and its answer agrees with the end. What has returned is committed and completed in
+    one write."""
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        if itself:
+            await handle.commit()
+        return None
+
     store = SlowStore()
-    async with running(store, table(operation(at_once)), str(tmp_path)) as service:
+    async with running(store, table(operation(run)), str(tmp_path)) as service:
         id = (await service.start(ROOT, "toy", {})).id
         live = service.registry.get(id)
         assert live is not None
         while live.task.cancellable:
             await live.changed()
         assert live.task.state is State.RUNNING
-        assert await service.cancel(ROOT, id) is Answer.TOO_LATE
+        assert await service.cancel(ROOT, id) is answer
         task = await ended(service, id)
 
     assert task.state is State.COMPLETED

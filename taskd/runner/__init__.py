@@ -275,7 +275,7 @@ class Runner:
             params = self.structure(live.task.params, operation.params)
             result = await operation.run(params, handle)
         if live.task.state is State.RUNNING:
-            await handle.commit(result)
+            await self.commit(live, result, stopped=True)
 
     def deadline(self, live: Live) -> float:
         """The moment, on trio's clock, when the task's time is up."""
@@ -283,7 +283,10 @@ class Runner:
             return float("inf")
         return trio.current_time() + live.task.created_at + live.task.deadline_s - time.time()
 
-    async def commit(self, live: Live, result: JSON, finish: Iterable[Undo]) -> None:
+    async def commit(self, live: Live, result: JSON, finish: Iterable[Undo] = (), stopped: bool = False) -> None:
+        # Where the work has stopped and nothing is left to finish, both moves are one durable write.
+        more = [Event.FINISHED] if stopped else []
+        done: dict[str, Any] = {"progress": completed(live.progress)} if stopped else {}
         async with live.lock:
             if live.cancel_asked:
                 raise CancelAsked(live.task.id)
@@ -291,7 +294,7 @@ class Runner:
                 raise IllegalMove(live.task.state.value, Event.COMMITTED.value)
             self._door(live, open=False)
             try:
-                await self.write(live, Event.COMMITTED, result=result, journal=tuple(finish))
+                await self.write(live, Event.COMMITTED, *more, result=result, journal=tuple(finish), **done)
             except BaseException:
                 self._door(live, open=True)
                 raise

@@ -527,7 +527,7 @@ async def test_what_it_leaves_behind_is_dead_before_the_commit(tmp_path: Path) -
         at_commit: list[bool] = attrs.field(factory=list)
 
         async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
-            if task.state is State.COMMITTED:
+            if task.state is State.COMPLETED:
                 self.at_commit += [alive(int(line.line)) for line in await self.log(task.id, 0, 1)]
             await MemoryStore.write(self, task, expect=expect, log=log, keep=keep)
 

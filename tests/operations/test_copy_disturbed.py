@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from taskd.operations.image import Image, open_image, work
+from taskd.operations.image.transfer import Transfer, pieces_of
 from taskd.states import State
 from tests.bench import ROOT
 from tests.operations.conftest import Bench, at_bench, image, mounted, moved, needs_root
 from tests.operations.test_copy import SIZE, code, paths, slowly
+from tests.process import PATIENCE
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -30,6 +35,31 @@ async def test_a_cancel_in_the_middle_leaves_everything_as_it_was(
 
     assert task.state is State.CANCELLED
     assert (target.read_bytes() if target.exists() else None) == before
+
+
+async def test_a_cancel_is_obeyed_between_two_chunks_however_long_a_hop_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_HOP_S", 3600.0)
+    image(tmp_path / "source", 4 << 20)
+    image(tmp_path / "target", 0)
+    chunks: list[int] = []
+    scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
+
+    def put_and_cancel(target: Image, data: memoryview, at: int) -> None:
+        chunks.append(len(data))
+        cancelled = threading.Event()
+        token.run_sync_soon(scope.cancel)
+        token.run_sync_soon(cancelled.set)
+        assert cancelled.wait(PATIENCE)
+
+    with ExitStack() as files, scope:
+        source = open_image(str(tmp_path / "source"), os.O_RDONLY, files)
+        target = open_image(str(tmp_path / "target"), os.O_RDWR, files)
+        await work.Passes().run(Transfer(source, target, pieces_of(((0, source.size),)), put=put_and_cancel))
+
+    assert scope.cancelled_caught
+    assert sum(chunks) < 4 << 20
 
 
 async def test_a_target_that_a_stranger_makes_meanwhile_survives(bench: Bench, autojump_clock: MockClock) -> None:

@@ -22,11 +22,11 @@ import attrs
 from taskd.errors import OsRefusal, VerifyFailed
 from taskd.operations.image import Image, Ranges, blaming, kernel
 
-# What one hop may move: from, at first, at most. A hop that was quick doubles it, a slow one halves it.
-_LEAST, _FIRST, _MOST = 256 << 10, 1 << 20, 64 << 20
+# What a chunk may be: from, at first, at most. One that was quick doubles it, a slow one halves it.
+_LEAST, _FIRST, _MOST = 256 << 10, 1 << 20, 16 << 20
 _QUICK_S, _SLOW_S = 0.010, 0.040
 
-# Sharing blocks moves none: it takes its time per extent, and a hop can span more.
+# Sharing blocks moves none: it takes its time per extent, and a chunk can span more.
 _SHARE_FACTOR: Final = 256
 
 _BUFFER: Final = 1 << 20
@@ -136,30 +136,34 @@ def _data_extent(fd: int, at: int, end: int) -> tuple[int, int]:
 
 @attrs.define(eq=False)
 class Writeback:
-    """What was written and may not be on the disk yet, oldest first; so that the last fsync is short."""
+    """What was written and may not be on the disk yet, oldest first; so that the last fsync is short.
+
+    ``behind`` is bytes that were written; the holes between them are nothing to wait for.
+    """
 
     target: Image
     behind: int = 0
-    _ranges: deque[tuple[int, int]] = attrs.field(factory=deque)
+    _ranges: deque[tuple[int, int, int]] = attrs.field(factory=deque)
     _window: int = _FIRST
 
-    def start(self, start: int, end: int) -> None:
+    def start(self, start: int, end: int, written: int) -> None:
         with blaming(self.target.path):
             kernel.start_writeback(self.target.fd, start, end - start)
-        self._ranges.append((start, end))
-        self.behind += end - start
+        self._ranges.append((start, end, written))
+        self.behind += written
 
     def wait(self) -> None:
-        """Wait for the oldest of it, for about as long as a hop may take."""
-        start, end = self._ranges.popleft()
-        stop = min(end, start + self._window)
-        if stop < end:
-            self._ranges.appendleft((stop, end))
+        """Wait for the oldest of it, for about as long as a chunk may take."""
+        start, end, written = self._ranges.popleft()
+        stop, waited = end, written
+        if written > self._window:
+            stop, waited = start + (end - start) * self._window // written, self._window
+            self._ranges.appendleft((stop, end, written - waited))
         began = time.perf_counter()
         with blaming(self.target.path):
             kernel.await_writeback(self.target.fd, start, stop - start)
         self._window = _adapted(self._window, time.perf_counter() - began)
-        self.behind -= stop - start
+        self.behind -= waited
 
 
 def _adapted(size: int, spent: float) -> int:
@@ -190,6 +194,7 @@ class Transfer:
     passed: int = 0
     copied: int = 0
     used: Method = Method.NONE
+    _into: int = 0  # bytes of the first piece that are done
     _data_end: int = 0
     _chunk: int = _FIRST
     _buffer: bytearray = attrs.field(factory=lambda: bytearray(_BUFFER))
@@ -204,51 +209,54 @@ class Transfer:
         Raises:
             SourceChanged: the source ended too early.
             OsRefusal: with the path of the one at fault.
+            VerifyFailed: it was to be compared, and differs.
         """
         began, before, moved = time.perf_counter(), self.copied, 0
         limit = self._chunk if most is None else min(self._chunk, most)
-        first = self.pieces[0].target
+        first = last = self.pieces[0].target + self._into
         while self.pieces and moved < limit and time.perf_counter() - began < _QUICK_S:
-            piece = self.pieces.popleft()
-            at, step = piece.source, self._step(piece, limit - moved)
-            if step < piece.length:
-                self.pieces.appendleft(Piece(at + step, piece.target + step, piece.length - step))
+            piece = self.pieces[0]
+            step = self._step(piece, limit - moved)
+            self._into += step
             self.passed += step
             moved = self.copied - before
-            last = piece.target + step
+            last = piece.target + self._into
+            if self._into == piece.length:
+                self.pieces.popleft()
+                self._into = 0
         if self.writeback is not None and moved:
-            self.writeback.start(first, last)
+            self.writeback.start(first, last, moved)
         self._chunk = _adapted(self._chunk, time.perf_counter() - began)
         return moved
 
     def _step(self, piece: Piece, limit: int) -> int:
-        """One step into a piece: how many bytes of it are done."""
+        """One step into a piece, over a hole and into the data behind it: how many bytes of it are done."""
+        at, end = piece.source + self._into, piece.source + piece.length
         if self.method is Method.REFLINK:
-            shared = min(piece.length, self._chunk * _SHARE_FACTOR)
+            shared = min(end - at, self._chunk * _SHARE_FACTOR)
             try:
-                kernel.clone_range(self.source.fd, self.target.fd, piece.source, shared)
+                kernel.clone_range(self.source.fd, self.target.fd, at, shared)
             except OSError:
                 self.method = Method.KERNEL
             else:
                 self.used = Method.REFLINK
                 return shared
-        length = min(piece.length, limit)
+        start, stop = at, end
         if self.sparse:
-            end = piece.source + piece.length
-            if piece.source >= self._data_end:
-                start, self._data_end = data_extent(self.sparse, piece.source, end)
-                if start > piece.source:
-                    return start - piece.source
-            length = min(length, self._data_end - piece.source)
-        moved = self._move(piece, length)
+            if at >= self._data_end:
+                start, self._data_end = data_extent(self.sparse, at, end)
+            stop = self._data_end
+        if start == end:
+            return end - at
+        moved = self._move(start, piece.target + start - piece.source, min(stop - start, limit))
         self.copied += moved
-        return moved
+        return start - at + moved
 
-    def _move(self, piece: Piece, length: int) -> int:
+    def _move(self, at: int, to: int, length: int) -> int:
         source, target = self.source.fd, self.target.fd
         if self.method is Method.KERNEL:
             try:
-                moved = os.copy_file_range(source, target, length, piece.source, piece.target)
+                moved = os.copy_file_range(source, target, length, at, to)
             except OSError:
                 moved = 0
             if moved:
@@ -257,11 +265,11 @@ class Transfer:
             self.method = Method.READ_WRITE
         data = memoryview(self._buffer)[:length]
         with blaming(self.source.path):
-            got = os.preadv(source, [data], piece.source)
+            got = os.preadv(source, [data], at)
         if not got:
             self.source.unchanged()
             raise OsRefusal(self.source.path, "EIO", "it ends before its size")
         with blaming(self.target.path):
-            self.put(self.target, data[:got], piece.target)
+            self.put(self.target, data[:got], to)
         self.used = Method.READ_WRITE
         return got

@@ -1,13 +1,14 @@
 """Doing the blocking work of a task: in worker threads, in short hops, at a pace, with progress.
 
-The law: nothing blocks the event loop, and between two hops a cancel is obeyed. A hop is never abandoned: who
-is cancelled waits for its end, a few hundredths of a second, so that no thread writes behind the back of an
-undo. Each hop has the rights of the task (``runner.rights``). What a thread opens is closed by the ``ExitStack``
-it was given, however the task ends.
+The law: nothing blocks the event loop, and between two hops, and between two chunks of a hop, a cancel is obeyed.
+A hop is never abandoned: who is cancelled waits for its end, a few hundredths of a second, so that no thread
+writes behind the back of an undo. Each hop has the rights of the task (``runner.rights``). What a thread opens is
+closed by the ``ExitStack`` it was given, however the task ends.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Final, TypeVar
@@ -24,6 +25,10 @@ T = TypeVar("T")
 # One thread for each task that the runner lets run at once: they never wait for one another.
 _THREADS: Final = 64
 _limiter: RunVar[trio.CapacityLimiter] = RunVar("taskd copy threads")
+
+# Seconds after which a hop takes no further chunk, and progress is told. To reach a thread and to come back costs
+# milliseconds on a busy machine.
+_HOP_S: Final = 0.1
 
 # How many bytes may be written and not yet be on the disk: while copying, and when the closing fsync is due.
 _BEHIND: Final = 64 << 20
@@ -74,14 +79,12 @@ class Passes:
     done: int = 0
 
     async def run(self, transfer: Transfer) -> None:
-        """Bring one transfer to its end, all but its fsync. On cancel it stops after the hop it is in."""
+        """Bring one transfer to its end, all but its fsync. On cancel it stops after the chunk it is in."""
         before = self.done
         due = trio.current_time()
-        while transfer.unfinished:
-            moved = await in_thread(transfer.advance, self._most)
+        while transfer.unfinished or _late(transfer):
+            moved = await in_thread(_hop, transfer, self._most)
             self.report(before + transfer.passed, self.total)
-            if transfer.writeback is not None:
-                await _drain(transfer.writeback, _BEHIND if transfer.unfinished else _BEHIND_AT_END)
             if self.rate_limit is not None and moved:
                 # A pause that was too long is not made up for by a burst.
                 due = max(due, trio.current_time()) + moved / self.rate_limit
@@ -93,6 +96,24 @@ class Passes:
         return None if self.rate_limit is None else max(_PAGE, self.rate_limit // _HOPS_A_SECOND)
 
 
-async def _drain(writeback: Writeback, behind: int) -> None:
-    while writeback.behind > behind:
-        await in_thread(writeback.wait)
+def _hop(transfer: Transfer, most: int | None) -> int:
+    """Move chunks, and wait for the disk where it is too far behind; with ``most``, one chunk of at most so many
+    bytes. Return how many bytes really moved.
+    """
+    moved, until = 0, time.perf_counter() + _HOP_S
+    while time.perf_counter() < until:
+        trio.from_thread.check_cancelled()
+        if (late := _late(transfer)) is not None:
+            late.wait()
+        elif transfer.unfinished and (most is None or not moved):
+            moved += transfer.advance(most)
+        else:
+            break
+    return moved
+
+
+def _late(transfer: Transfer) -> Writeback | None:
+    """What to wait for before more is written, or before the fsync at the end."""
+    written = transfer.writeback
+    most = _BEHIND if transfer.unfinished else _BEHIND_AT_END
+    return written if written is not None and written.behind > most else None
