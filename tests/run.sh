@@ -30,5 +30,5 @@ sh examples/install.sh '.[test]'
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# Two at a time, each file by one of them: half of the time is waited for disks and daemons.
-.venv/bin/pytest -q -n 2 --dist loadfile --durations=15 "$@"
+# Three at a time, each file by one of them: half of the time is waited for disks and daemons.
+.venv/bin/pytest -q -n 3 --dist loadfile --durations=15 "$@"
