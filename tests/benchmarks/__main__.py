@@ -79,7 +79,13 @@ def print_row(row: Row, outcome: Outcome) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", metavar="NAME", multiple=True, help="Measure the rows whose names begin so.")
-@click.option("--json", "file", metavar="FILE", type=Path, help="Write what was measured to FILE.")
+@click.option(
+    "--json",
+    "file",
+    metavar="FILE",
+    type=Path,
+    help="Write what was measured to FILE, beside what it has of other rows.",
+)
 @click.option("--plot", metavar="FILE", type=Path, help="Draw how cost grows, as SVG, into FILE.")
 def main(only: tuple[str, ...], file: Path | None, plot: Path | None) -> None:
     """Measure taskd beside the floor and its peers, and print what was measured beside what is to be reached."""
@@ -87,12 +93,17 @@ def main(only: tuple[str, ...], file: Path | None, plot: Path | None) -> None:
     rows = chosen(only, plot=plot is not None)
     click.echo(f"{machine()}; load {load()}")
     click.echo(f"{'row':<17} {'median':>8} {'goal':>9}  {'':<6} {'lowest … highest':<18} ours beside the other's")
-    found = measured(rows, FULL, print_row)
+    said = json.loads(file.read_text())["rows"] if file is not None and file.exists() else {}
+    head = {"date": time.strftime("%Y-%m-%d", time.gmtime(began)), "machine": machine(), "load": load()}
+
+    def told(row: Row, outcome: Outcome) -> None:
+        print_row(row, outcome)
+        said[row.name] = {**attrs.asdict(outcome), "goal": str(row.goal)}
+        if file is not None:
+            file.write_text(json.dumps({**head, "rows": said}, indent=1) + "\n")
+
+    found = measured(rows, FULL, told)
     click.echo(f"{time.time() - began:.0f} s; load {load()}")
-    if file is not None:
-        said = {row.name: {**attrs.asdict(found[row.name]), "goal": str(row.goal)} for row in rows}
-        date = time.strftime("%Y-%m-%d", time.gmtime(began))
-        file.write_text(json.dumps({"date": date, "machine": machine(), "load": load(), "rows": said}, indent=1))
     if plot is not None:
         plot.write_text(
             svg([curve for each in found.values() if isinstance(each, Found) for curve in each.curves])
