@@ -64,7 +64,8 @@ def started(daemon: DaemonProcess, work: Path, *argv: str) -> subprocess.Popen[s
     """``argv`` is an example's name and its arguments."""
     interpreter = sys.executable if argv[0].endswith(".py") else "sh"
     return subprocess.Popen(
-        [interpreter, EXAMPLES / argv[0], *argv[1:]],
+        # In the background of a shell SIGINT is ignored, and whoever is started from there ignores it too.
+        ["env", "--default-signal=INT", interpreter, EXAMPLES / argv[0], *argv[1:]],
         cwd=work,
         env=os.environ | {"TASKD_SOCKET": daemon.socket},
         stdout=subprocess.PIPE,

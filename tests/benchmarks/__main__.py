@@ -27,7 +27,7 @@ def chosen(only: Sequence[str], *, plot: bool) -> Sequence[Row]:
             raise click.BadParameter(
                 f"no row begins with {name}; there are: {', '.join(row.name for row in ROWS)}"
             )
-    named = {row.name for row in ROWS if row.name.startswith(tuple(only))}
+    named = {row.name for row in ROWS if row.name.startswith(tuple(only) or "")}
     return [row for row in ROWS if row.name in named and (not row.plotted or plot or only)]
 
 

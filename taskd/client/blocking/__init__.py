@@ -52,7 +52,7 @@ def _beside(
         has really ended, however long it takes; where the daemon cannot be asked, a note on the exception says so.
         ``Running.record`` is the end then.
         """
-        return self._run(verb(*args, **kwargs))
+        return Beside(self, verbs.twice(verb(*args, **kwargs)))
 
     return running
 
@@ -140,26 +140,8 @@ class Daemon(AbstractContextManager["Daemon"]):
         finally:
             watch.close()
 
-    @contextmanager
-    def _run(self, call: Call[Record]) -> Iterator[Running]:
-        call, running = verbs.twice(call), None
-        try:
-            running = Running(self.ask(call))
-            yield running
-            running.record = self._end(running.id)
-        except BaseException as error:
-            if running is None and isinstance(error, TaskdError):
-                raise  # there is none
-            try:
-                running = running or Running(self.ask(call))  # it may have been made: asked again, it is the same
-                self.cancel(running.id)
-                running.record = self._end(running.id)
-            except (TaskdError, TimeoutError) as unseen:
-                error.add_note(f"the task was not seen to end: {unseen}")
-            raise
-
-    def _end(self, id: str) -> Record:
-        """However long that takes, which may be longer than a call waits."""
+    def end(self, id: str) -> Record:
+        """The task when it has ended, however long that takes, which may be longer than a call waits."""
         part = None if self.timeout_s is None else self.timeout_s / 2
         while not (record := self.wait(id, part)).ended:
             pass
@@ -192,6 +174,47 @@ class Daemon(AbstractContextManager["Daemon"]):
     add_token = _said(verbs.add_token)
     tokens = _said(verbs.tokens)
     remove_token = _said(verbs.remove_token)
+
+
+@attrs.define(eq=False)
+class Beside(AbstractContextManager[Running]):
+    """A task beside a block of code; see ``Daemon.running``.
+
+    No generator: between one's yield and the block there is a moment at which a KeyboardInterrupt goes past both.
+    """
+
+    _daemon: Daemon
+    _call: Call[Record]
+    _running: Running | None = attrs.field(default=None, init=False)
+
+    def __enter__(self) -> Running:
+        try:
+            self._running = Running(self._daemon.ask(self._call))
+        except BaseException as error:
+            if not isinstance(error, TaskdError):  # of that, there is no task
+                self._call_off(error)
+            raise
+        return self._running
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            if error is None and self._running is not None:
+                self._running.record = self._daemon.end(self._running.id)
+        except BaseException as late:
+            error = late
+            raise
+        finally:
+            if error is not None:
+                self._call_off(error)
+
+    def _call_off(self, error: BaseException) -> None:
+        try:
+            # It may have been made: asked again, it is the same.
+            running = self._running = self._running or Running(self._daemon.ask(self._call))
+            self._daemon.cancel(running.id)
+            running.record = self._daemon.end(running.id)
+        except (TaskdError, TimeoutError) as unseen:
+            error.add_note(f"the task was not seen to end: {unseen}")
 
 
 def connect(
