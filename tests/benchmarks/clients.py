@@ -40,9 +40,9 @@ def posted(path: str, body: bytes, kind: str) -> bytes:
 def connected(path: str) -> socket.socket:
     """Raises OSError."""
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(PATIENCE)
     try:
-        sock.connect(path)
+        sock.connect(path)  # blocking: with a timeout it is refused, and not awaited, while the queue is full
+        sock.settimeout(PATIENCE)
     except BaseException:
         sock.close()
         raise
