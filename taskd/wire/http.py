@@ -83,6 +83,14 @@ def _cycle() -> h11.Connection:
     return h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
 
 
+def _closes(head: h11.Request) -> bool:
+    """The connection ends with the answer to it, as h11 has it; which does not say so of one that asks for an
+    upgrade, be it to nothing that we know.
+    """
+    said = b",".join(value for name, value in head.headers if name == b"connection").lower()
+    return head.http_version < b"1.1" or b"close" in {each.strip() for each in said.split(b",")}
+
+
 # Bytes that the head of a plain request may have.
 _PLAIN_BYTES: Final = 4096
 
@@ -294,7 +302,7 @@ class Http:
         request = Request(self._head.method.decode("ascii"), path, query, headers, bytes(self._body), websocket)
         self._found.append(request)
         self._asked = request if websocket else None
-        self.broken = self._cycle.their_state is h11.MUST_CLOSE
+        self.broken = not websocket and _closes(self._head)
         self._cycle, self._head, self._body = _cycle(), None, bytearray()
 
     def _too_long(self) -> None:

@@ -210,3 +210,17 @@ def test_a_length_and_chunks_together_are_refused() -> None:
     both = request(b"POST /jsonrpc", b"Content-Length: 4", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n")
 
     assert refusal(both).status == 400
+
+
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.0", b"GET / HTTP/1.1\r\nConnection: x, Close"])
+@pytest.mark.parametrize("more", [b"", b"\r\nUpgrade: websocket", b"\r\nUpgrade: h2c\r\nConnection: Upgrade"])
+def test_behind_a_request_that_ends_the_connection_nothing_is_read_however_it_is_cut(
+    head: bytes, more: bytes
+) -> None:
+    sent = head + more + b"\r\nHost: taskd\r\n\r\n" + b"no request\r\n\r\n"
+    whole, cut = Http(), Http()
+
+    assert len(whole.receive(sent)) == 1
+    assert sum(len(cut.receive(sent[at : at + 1])) for at in range(len(sent))) == 1
+    assert whole.broken
+    assert cut.broken
