@@ -80,8 +80,10 @@ class Service:
 
     async def newest(self, id: str) -> Task | None:
         """The newest snapshot, for whoever has asked the gate."""
-        live = self.registry.get(id)
-        return live.task if live is not None else await self.store.get(id)
+        if (live := self.registry.get(id)) is not None:
+            return live.task
+        task = await self.store.get(id)
+        return task if task is None or task.state.ended else await making.alive(self, task)
 
     async def start(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -12,6 +12,9 @@ from taskd.registry import Claim, Live
 
 if TYPE_CHECKING:
     from taskd.service import Service
+
+# Milliseconds that it may take from being durable to being alive.
+MOMENTS: Final = 1000
 
 
 async def make(service: Service, task: Task, claim: Claim) -> Task:
@@ -38,3 +41,14 @@ async def make(service: Service, task: Task, claim: Claim) -> Task:
         await service.registry.shown(live, ticket)
         service.runner.adopt(live)
     return live.task
+
+
+async def alive(service: Service, task: Task) -> Task:
+    """The newest snapshot of one that the store has as unfinished: it is durable a moment before it is alive, and
+    whoever knows of it by then, by the same ``request_id``, is to find it as it will be found from then on.
+    """
+    for _ in range(MOMENTS):
+        if (live := service.registry.get(task.id)) is not None and live.task.revision:
+            return live.task
+        await trio.sleep(0.001)
+    return await service.store.get(task.id) or task
