@@ -10,12 +10,14 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from taskd.errors import AlreadyEnded, HasResidue, NoResidue, StoreUnavailable, TaskInProgress
 from taskd.model import JSON, Task, Undo
 from taskd.operations import Handle
 from taskd.operations import copy as copying
 from taskd.operations.external import OPERATION as EXTERNAL
+from taskd.runner import Answer
 from taskd.service import Report
 from taskd.states import State
 from taskd.store.memory import MemoryStore
@@ -302,3 +304,36 @@ async def test_a_target_is_let_go_of_when_its_undo_is_done(tmp_path: Path) -> No
         await ended(service, two)
 
     assert seen == ["undone", "second"]
+
+
+class Durable(MemoryStore):
+    """Tells when a task is durable, and holds up whoever made it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done, self.go = trio.Event(), trio.Event()
+
+    async def create(self, task: Task) -> Task:
+        stored = await super().create(task)
+        self.done.set()
+        await self.go.wait()
+        return stored
+
+
+async def test_who_learns_of_a_task_by_its_request_before_it_is_alive_can_cancel_it(tmp_path: Path) -> None:
+    store = Durable()
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service, trio.open_nursery() as nursery:
+        start = partial(service.start, ROOT, "external", {}, request_id="one")
+
+        async def start_again_and_cancel() -> None:
+            given.append(await service.cancel(ROOT, (await start()).id))
+
+        given: list[Answer] = []
+        nursery.start_soon(start)
+        await store.done.wait()
+        nursery.start_soon(start_again_and_cancel)
+        await trio.testing.wait_all_tasks_blocked()
+        store.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert given == [Answer.ACCEPTED]

@@ -67,6 +67,7 @@ class Service:
     max_result_bytes: int = 65536
     roots: tuple[str, ...] = ()
     host: str = attrs.field(factory=socket.gethostname)
+    making: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
     metrics: Metrics = attrs.field(factory=Metrics)
     health: Health = attrs.field(default=attrs.Factory(Health.of, takes_self=True))
     tokens: Tokens = attrs.field(
@@ -80,10 +81,10 @@ class Service:
 
     async def newest(self, id: str) -> Task | None:
         """The newest snapshot, for whoever has asked the gate."""
-        if (live := self.registry.get(id)) is not None:
-            return live.task
-        task = await self.store.get(id)
-        return task if task is None or task.state.ended else await making.alive(self, task)
+        if (made := self.making.get(id)) is not None:
+            await made.wait()
+        live = self.registry.get(id)
+        return live.task if live is not None else await self.store.get(id)
 
     async def start(
         self,

@@ -43,7 +43,8 @@ def gated(
 def at_hand(service: Service, caller: Caller, id: str) -> Task | None:
     """What ``get`` gives, where it need not wait for the store and refuses nothing; else None."""
     live = service.registry.get(id)
-    return live.task if live is not None and access.may(caller, "get", live.task) else None
+    made = live is not None and live.task.revision
+    return live.task if live is not None and made and access.may(caller, "get", live.task) else None
 
 
 def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> Sequence[str] | None:

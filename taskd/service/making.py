@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from taskd.model import Task
-from taskd.registry import Claim, Live
+from taskd.registry import Claim, Live, Ticket
 
 if TYPE_CHECKING:
     from taskd.service import Service
-
-# Milliseconds that it may take from being durable to being alive.
-MOMENTS: Final = 1000
 
 
 async def make(service: Service, task: Task, claim: Claim) -> Task:
@@ -25,6 +22,16 @@ async def make(service: Service, task: Task, claim: Claim) -> Task:
     """
     live = Live(task)
     ticket = service.registry.take(live)
+    # Durable a moment before it is alive: whoever learns of it then, by the same request, waits for that.
+    made = service.making[task.id] = trio.Event()
+    try:
+        return await _make(service, task, claim, live, ticket)
+    finally:
+        del service.making[task.id]
+        made.set()
+
+
+async def _make(service: Service, task: Task, claim: Claim, live: Live, ticket: Ticket) -> Task:
     # From here on a caller that goes away must not leave a task behind that nobody runs.
     with trio.CancelScope(shield=True):
         try:
@@ -41,14 +48,3 @@ async def make(service: Service, task: Task, claim: Claim) -> Task:
         await service.registry.shown(live, ticket)
         service.runner.adopt(live)
     return live.task
-
-
-async def alive(service: Service, task: Task) -> Task:
-    """The newest snapshot of one that the store has as unfinished: it is durable a moment before it is alive, and
-    whoever knows of it by then, by the same ``request_id``, is to find it as it will be found from then on.
-    """
-    for _ in range(MOMENTS):
-        if (live := service.registry.get(task.id)) is not None and live.task.revision:
-            return live.task
-        await trio.sleep(0.001)
-    return await service.store.get(task.id) or task
