@@ -10,6 +10,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -29,6 +30,7 @@ class Fault(ValueError):
     """A value that does not fit; its text is the end of the sentence ``params.x: …``."""
 
 
+@lru_cache(1024)  # the times of a task are told and stored again and again
 def format_time(moment: float) -> str:
     """``2026-11-23T17:29:24.123Z``: RFC 3339 in UTC with milliseconds."""
     text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")

@@ -169,15 +169,14 @@ class Connection:
             spoken = spoken or bool(messages)
             await self._send_said()
             while waiting and not self._stopping:
-                await trio.lowlevel.checkpoint()  # whatever it is, others have their turn
                 if self._answer_at_once(waiting):
                     await self._send_said()
-                    continue
-                message = waiting.popleft()
-                if isinstance(message, wire.Request) and message.websocket:
+                elif isinstance(message := waiting.popleft(), wire.Request) and message.websocket:
                     waiting.extend(await self._upgrade(message, watching))
                 else:
                     await self._take(message, answering)
+                if waiting:
+                    await trio.lowlevel.checkpoint()  # whatever it was, others have their turn
             if not data:
                 return
             if spoken and not framing.partial:
@@ -247,7 +246,7 @@ class Connection:
                 answering.start_soon(self._later, self._frames.begin(message))
             case _ if self._is_long(message):
                 await self._admit()
-                answering.start_soon(self._later, partial(self._answer, rpc.reduced(message), answering))
+                answering.start_soon(self._later, partial(self._answer, rpc.reduced(message), answering, True))
             case _:
                 await self._answer(message, answering)
 
@@ -301,9 +300,9 @@ class Connection:
         finally:
             self._room.release()
 
-    async def _answer(self, message: JSON, answering: trio.Nursery) -> None:
+    async def _answer(self, message: JSON, answering: trio.Nursery, long: bool = False) -> None:
         opened, reply = Opened(self._subscriptions), None
-        with self._until_stopped() if self._is_long(message) else nullcontext():  # what is being sent is not cut
+        with self._until_stopped() if long else nullcontext():  # what is being sent is not cut
             reply = await self._reply(message, Context(self.caller, opened))
         if reply is not None:
             await self._out.say(reply)

@@ -15,7 +15,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -31,6 +31,9 @@ __all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Kept", "Live", "Logs", "
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
 # restart. A block is written long before the one in use is spent.
 BLOCK = 1_000_000
+
+# So many of the tasks that ended last are at hand: who waited for an end asks for the task, or destroys it, next.
+AT_HAND: Final = 256
 
 
 @attrs.define(eq=False)
@@ -72,8 +75,11 @@ class Live:
         """Alive once more, to be undone or destroyed: nothing is added to its log, whose end the store knows."""
         return cls(task, log_end=sys.maxsize, log_kept=sys.maxsize)
 
-    def _show(self, task: Task) -> None:
-        self.task = attrs.evolve(task, progress=self.progress, waits_for=self.waits_for)
+    def _show(self, task: Task, revision: int) -> None:
+        progress, waits_for = self.progress, self.waits_for
+        if (task.revision, task.progress, task.waits_for) != (revision, progress, waits_for):
+            task = attrs.evolve(task, revision=revision, progress=progress, waits_for=waits_for)
+        self.task = task
         self._stir()
 
     def _stir(self) -> None:
@@ -157,6 +163,8 @@ class Registry:
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)
+    # As they are on disk, the oldest first.
+    _ended: dict[str, Task] = attrs.field(factory=dict)
     _owned: Counter[str] = attrs.field(factory=Counter)
     # By owner, the ids of the ended tasks that still owe an undo.
     _owing: dict[str, set[str]] = attrs.field(factory=dict)
@@ -173,6 +181,7 @@ class Registry:
     def add(self, live: Live, claim: Claim | None = None) -> None:
         """It is alive; where it was made under a ``claim``, it is counted by that already."""
         self._settled(live.task)
+        self._ended.pop(live.task.id, None)
         self._alive[live.task.id] = live
         self._of.setdefault(live.task.owner, {})[live.task.id] = live
         if claim is None:
@@ -189,6 +198,11 @@ class Registry:
     def get(self, id: str) -> Live | None:
         return self._alive.get(id)
 
+    def newest(self, id: str) -> Task | None:
+        """The newest snapshot of a task that is alive, or was a moment ago; None where the store knows."""
+        live = self._alive.get(id)
+        return self._ended.get(id) if live is None else live.task
+
     def of(self, owner: str) -> Sequence[Live]:
         """The tasks of ``owner`` that are alive, oldest first; one that is only being made is not shown yet."""
         shown = (live for live in self._of.get(owner, {}).values() if live.task.revision)
@@ -198,6 +212,9 @@ class Registry:
         """Let go of a task that has ended; whoever watches it has its last snapshot."""
         if self._alive.pop(live.task.id, None) is None:
             return
+        self._ended[live.task.id] = live.task
+        if len(self._ended) > AT_HAND:
+            del self._ended[next(iter(self._ended))]
         owner = live.task.owner
         del self._of[owner][live.task.id]
         if not self._of[owner]:
@@ -298,7 +315,7 @@ class Registry:
             if (live := ticket.live) is not None:
                 live.reported = 0 if ticket.task is None else live.reported
                 before, born = live.task, live.task.revision == 0
-                live._show(attrs.evolve(ticket.task or live.task, revision=ticket.revision))
+                live._show(ticket.task or live.task, ticket.revision)
                 self._put(ticket.revision, live.task, born=born)
                 if ticket.task is not None:
                     self.noted(None if born else before, live.task)
@@ -336,6 +353,7 @@ class Registry:
         """These tasks are destroyed, durably: show that."""
         for task in tasks:
             self._settled(task)
+            self._ended.pop(task.id, None)
             ticket = self.take(None)
             ticket.gone = True
             self.show(ticket, task)

@@ -14,6 +14,7 @@ parts of jsonrpcserver that can do without asyncio.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -306,7 +307,17 @@ def _guarded(name: str, call: Call) -> Callable[..., Awaitable[Result]]:
             logger.exception("%s failed for %r", name, context)
             return Error(InternalError.number, "", InternalError())
 
+    # For jsonrpcserver, which asks each time.
+    guarded.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # any function may have one (PEP 362)
     return guarded
+
+
+async def _any(context: object, /, *listed: JSON, **named: JSON) -> None:
+    """As every method is called."""
+
+
+# Looked up once: to look anew at each call takes longer than to parse the call.
+_SIGNATURE = inspect.signature(_any)
 
 
 def _sole(listed: tuple[JSON, ...]) -> dict[str, JSON]:

@@ -83,8 +83,7 @@ class Service:
         """The newest snapshot, for whoever has asked the gate."""
         if (made := self.making.get(id)) is not None:
             await made.wait()
-        live = self.registry.get(id)
-        return live.task if live is not None else await self.store.get(id)
+        return self.registry.newest(id) or await self.store.get(id)
 
     async def start(
         self,
@@ -136,6 +135,9 @@ class Service:
         with self.registry.claimed(owner, self.tasks_per_owner) as claim:
             rights = await rights_of(caller, kind, structured, self.roots)
             await check(kind, structured, rights)
+            begun: dict[str, Any] = {}
+            if kind.run is None:  # its producer is at work already
+                begun = {"state": after(State.QUEUED, Event.STARTED), "attempt": 1, "started_at": now()}
             task = Task(
                 id=str(uuid.uuid4()),
                 operation=operation,
@@ -154,9 +156,8 @@ class Service:
                 annotations=noted,
                 status=status,
                 rights=rights,
+                **begun,
             )
-            if kind.run is None:  # its producer is at work already
-                task = attrs.evolve(task, state=after(task.state, Event.STARTED), attempt=1, started_at=now())
             return await making.make(self, task, claim)
 
     @gated("get")

@@ -21,5 +21,7 @@ async def check(kind: Operation, params: object, rights: Rights | None) -> None:
 
 def label_of(kind: Operation, params: object) -> str:
     """The label of a task that was given none."""
+    if kind.label is None:
+        return kind.name
     with contained({}):
-        return kind.label(params) if kind.label is not None else kind.name
+        return kind.label(params)

@@ -42,9 +42,8 @@ def gated(
 
 def at_hand(service: Service, caller: Caller, id: str) -> Task | None:
     """What ``get`` gives, where it need not wait for the store and refuses nothing; else None."""
-    live = service.registry.get(id)
-    made = live is not None and live.task.revision
-    return live.task if live is not None and made and access.may(caller, "get", live.task) else None
+    task = service.registry.newest(id)
+    return task if task is not None and task.revision and access.may(caller, "get", task) else None
 
 
 def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> Sequence[str] | None:

@@ -42,7 +42,6 @@ async def _make(service: Service, task: Task, claim: Claim, live: Live, ticket: 
         if stored.id != task.id:  # the same request came twice at the same time
             service.registry.give_up(ticket)
             return await service.newest(stored.id) or stored
-        live.task = attrs.evolve(stored, revision=0)
         service.registry.add(live, claim)
         service.registry.show(ticket, stored)
         await service.registry.shown(live, ticket)

@@ -93,13 +93,13 @@ class Writer:
             StoreUnavailable: the transaction failed; nothing was written.
             Conflict: a constraint of the schema, or ``act`` itself, refused it.
         """
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._stopped:
             raise StoreUnavailable("it is closed")
         results: list[T] = []
         write = Write(lambda connection: results.append(act(connection)), trio.lowlevel.current_task())
         self._queue.put(write)
-        # A shield without a scope, so that every write takes the same two steps.
+        # A shield without a scope, so that every write takes the same step.
         await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
         if write.error is not None:
             raise write.error
