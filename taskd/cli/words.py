@@ -24,6 +24,9 @@ UNDO_FAILED: Final = "UNDO_FAILED"
 # Cc controls, Cf marks that show nothing or turn the direction, Cs halves of a character, Zl and Zp line ends.
 UNPRINTABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
+# The colours of skin: none, one or two cells, as the terminal and the character before them have it.
+TINTS: Final = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
+
 # Mn and Me: they are drawn on the character before them.
 ACCENTS: Final = frozenset({"Mn", "Me"})
 
@@ -36,7 +39,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
     return "".join(
         char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in UNPRINTABLE and char not in keep
+        if (unicodedata.category(char) in UNPRINTABLE or char in TINTS) and char not in keep
         else char
         for char in text
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -160,6 +160,7 @@ def test_a_frame_of_200_by_50() -> None:
     ]
 
 
+@example(["\U0001f3fb", "\U0001f44d\U0001f3ff"], 3, 3, "")
 @given(
     st.lists(st.text(max_size=60), min_size=1, max_size=5),
     st.integers(1, 220),
