@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import trio
 
+from taskd.errors import DoesNotExist, StoreUnavailable
 from taskd.model import JSON, LogLine, Time
 from taskd.operations import Handle
 from taskd.operations.external import OPERATION as EXTERNAL
-from taskd.registry import Live, Registry
+from taskd.registry import AT_HAND, Live, Registry
 from taskd.registry.logs import OVERHEAD, Logs
+from taskd.states import State
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, running
 from tests.store.test_contract import task
+from tests.stores import StuckStore
 from tests.test_runner import NoParams, operation, table
 
 
@@ -47,6 +50,44 @@ async def test_a_task_that_is_only_being_made_is_nobodys_yet(tmp_path: Path) -> 
             registry.give_up(ahead)
         assert unseen == (1, [])
         assert len(registry.of("root")) == 1
+
+
+async def test_of_the_tasks_that_have_ended_the_last_are_at_hand_as_the_store_has_them(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service:
+        made = [(await service.start(ROOT, "external", {})).id for _ in range(AT_HAND + 2)]
+        for id in made:
+            await service.complete(ROOT, id)
+        await trio.testing.wait_all_tasks_blocked()
+        at_hand = [id for id in made if service.registry.newest(id) is not None]
+        assert at_hand == made[2:]
+        for id in at_hand:
+            assert service.registry.newest(id) == await store.get(id)
+        assert (await service.get(ROOT, made[0])).state is State.COMPLETED
+
+
+async def test_what_is_destroyed_is_not_at_hand_though_it_is_not_shown_yet(tmp_path: Path) -> None:
+    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
+        id = (await service.start(ROOT, "external", {})).id
+        await service.complete(ROOT, id)
+        await trio.testing.wait_all_tasks_blocked()
+        ahead = service.registry.take(None)  # what the feed tells of waits behind it
+        await service.destroy(ROOT, id)
+        with pytest.raises(DoesNotExist):
+            await service.get(ROOT, id)
+        service.registry.give_up(ahead)
+
+
+async def test_a_task_that_is_destroyed_in_vain_stays_at_hand(tmp_path: Path) -> None:
+    store = StuckStore()
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service:
+        id = (await service.start(ROOT, "external", {})).id
+        ended = await service.complete(ROOT, id)
+        await trio.testing.wait_all_tasks_blocked()
+        store.full = True
+        with pytest.raises(StoreUnavailable):
+            await service.destroy(ROOT, id)
+        assert service.registry.newest(id) == await store.get(id) == ended
 
 
 def lines(first: int, count: int) -> list[LogLine]:

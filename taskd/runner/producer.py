@@ -14,11 +14,11 @@ import attrs
 import trio
 
 from taskd.errors import AlreadyEnded, DeadlineExceeded, ProducerLost, TaskdError
-from taskd.model import JSON, Failure
+from taskd.model import JSON, Failure, now
 from taskd.registry import Live
 from taskd.runner.handle import completed, describe
 from taskd.runner.operation import Operation
-from taskd.states import Event, State
+from taskd.states import Event, State, after
 
 if TYPE_CHECKING:
     from taskd.runner import Runner
@@ -36,6 +36,11 @@ class End:
     result: JSON = None
     error: Failure | None = None
     anyhow: bool = False
+
+
+def begun() -> dict[str, Any]:
+    """How a task is made whose producer is at work already."""
+    return {"state": after(State.QUEUED, Event.STARTED), "attempt": 1, "started_at": now()}
 
 
 async def report(

@@ -39,7 +39,7 @@ from taskd.service.gate import gated, listed
 from taskd.service.health import Health
 from taskd.service.report import Report, joined, reported
 from taskd.service.tokens import OVER, Tokens
-from taskd.states import Event, State, after
+from taskd.states import State
 from taskd.store import Query, Store
 
 __all__ = [
@@ -135,9 +135,6 @@ class Service:
         with self.registry.claimed(owner, self.tasks_per_owner) as claim:
             rights = await rights_of(caller, kind, structured, self.roots)
             await check(kind, structured, rights)
-            begun: dict[str, Any] = {}
-            if kind.run is None:  # its producer is at work already
-                begun = {"state": after(State.QUEUED, Event.STARTED), "attempt": 1, "started_at": now()}
             task = Task(
                 id=str(uuid.uuid4()),
                 operation=operation,
@@ -156,7 +153,7 @@ class Service:
                 annotations=noted,
                 status=status,
                 rights=rights,
-                **begun,
+                **({} if kind.run is not None else producer.begun()),
             )
             return await making.make(self, task, claim)
 

@@ -54,8 +54,8 @@ async def ask(service: Service, method: str, **params: JSON) -> Mapping[str, JSO
     result = await called(service, ROOT, params)
     assert isinstance(result, Mapping)
     if called.at_once is not None:
-        alive = service.registry.get(str(params.get("id") or params["operation"][1])) is not None  # type: ignore[index]  # a key
-        assert called.now(service, ROOT, params) == (result if alive else None)
+        at_hand = service.registry.newest(str(params.get("id") or params["operation"][1]))  # type: ignore[index]  # a key
+        assert called.now(service, ROOT, params) == (None if at_hand is None else result)
         assert called.now(service, user("mallory"), params) is None
     return result
 
