@@ -42,6 +42,7 @@ CONTRACT = ("tests/store/test_contract.py",)
 SQLITE = ("tests/store/test_sqlite.py",)
 MODEL = ("tests/test_model.py",)
 HISTORIES = ("tests/test_histories.py",)
+PUT_BACK = ("tests/proof/test_syscalls.py", "-k", "put_back")
 
 
 @attrs.frozen
@@ -225,6 +226,21 @@ MUTANTS = (
         "            if mark.same(mark_of(fd)) if mark is not None else _fresh(os.fstat(fd)):\n",
         "            if True:\n",
         ("tests/operations/test_owned.py",),
+    ),
+    Mutant(
+        "a pre-image is gone before it is put back",
+        "operations/image/preimage.py",
+        "        await Passes().run(transfer)\n        await in_thread(image.sync)\n",
+        "        os.unlink(preimage)\n        await Passes().run(transfer)\n        await in_thread(image.sync)\n",
+        PUT_BACK,
+    ),
+    Mutant(
+        "what an undo is about to do is taken off the journal",
+        RUN,
+        "            reason = await do(live, journal[-1], self.operations.get(live.task.operation))\n",
+        "            await self.change(live, journal=journal[:-1], best_effort=True)\n"
+        "            reason = await do(live, journal[-1], self.operations.get(live.task.operation))\n",
+        PUT_BACK,
     ),
     Mutant(
         "an undo that fails is passed over",

@@ -48,6 +48,7 @@ from tests.proof.scenarios import (
     Scenario,
     judge,
     owed,
+    past,
 )
 from tests.proof.syscalls import kinds
 
@@ -328,9 +329,7 @@ def _cancelled_late(last: float, **params: JSON) -> Act:
     def act(daemon: client.Daemon, place: Place, said: Said) -> None:
         where: dict[str, JSON] = {"source": str(place.data / "source"), "target": str(place.data / "target")}
         id = said.start(daemon, "copy", {**where, **params, "verify": True, "rate_limit": 2 * BLOCK})
-        task = daemon.get(id)
-        while not task.ended and (task.progress.fraction or 0) <= last:
-            task = daemon.wait(id, after_revision=task.revision)
+        past(daemon, id, last)
         said.cancel(daemon, id)
         said.end(daemon, id)
 

@@ -132,6 +132,12 @@ def _twin(folder: Path) -> None:
     os.link(folder / "target", folder / "twin")
 
 
+def _short_twin(folder: Path) -> None:
+    """What the blocks go into ends within one of them: it grows, and to undo that is to cut it too."""
+    _twin(folder)
+    os.truncate(folder / "target", SHORT)
+
+
 def _same(before: Photo) -> Photo:
     return before
 
@@ -141,6 +147,7 @@ def _copied(before: Photo) -> Photo:
 
 
 BLOCKS: Final = ((1, 1), (3, 2))
+SHORT: Final = 4 * BLOCK - 96
 
 
 def _with_blocks(*names: str) -> Callable[[Photo], Photo]:
@@ -193,6 +200,23 @@ def _copy_cancelled(daemon: client.Daemon, place: Place, said: Said) -> None:
     said.end(daemon, id)
 
 
+def _cancelled_in_place(daemon: client.Daemon, place: Place, said: Said) -> None:
+    """When its pre-image is saved, and all blocks but the last are written."""
+    where: dict[str, JSON] = {"source": str(place.data / "source"), "target": str(place.data / "target")}
+    params: dict[str, JSON] = {**where, "overwrite": True, "blocks": _PAIRS, "rate_limit": 2 * BLOCK}
+    id = said.start(daemon, "copy", params)
+    past(daemon, id, 3 / 4)
+    said.cancel(daemon, id)
+    said.end(daemon, id)
+
+
+def past(daemon: client.Daemon, id: str, fraction: float) -> None:
+    """Wait until more than that share of its progress is made, or it has ended."""
+    task = daemon.get(id)
+    while not task.ended and (task.progress.fraction or 0) <= fraction:
+        task = daemon.wait(id, after_revision=task.revision)
+
+
 def _moving(daemon: client.Daemon, id: str) -> None:
     task = daemon.get(id)
     while not task.ended and not task.progress.done:
@@ -214,9 +238,7 @@ def _program(place: Place, script: str) -> Mapping[str, JSON]:
 
 def _command_cancelled(daemon: client.Daemon, place: Place, said: Said) -> None:
     id = said.start(daemon, "command", _program(place, f"{_HALF}; echo progress 0.5 >&3; exec sleep 1000"))
-    task = daemon.get(id)
-    while not task.ended and not task.progress.fraction:
-        task = daemon.wait(id, after_revision=task.revision)
+    past(daemon, id, 0)
     said.cancel(daemon, id)
     said.end(daemon, id)
 
@@ -280,6 +302,14 @@ BLOCKS_DEVICE: Final = Scenario(
 COPY_CANCELLED: Final = Scenario(
     "copy, cancelled", _images("source", "target"), _copy_cancelled, _copied, restartable=True, endless=True
 )
+CANCELLED_IN_PLACE: Final = Scenario(
+    "blocks in place, cancelled midway",
+    _short_twin,
+    _cancelled_in_place,
+    _with_blocks("target", "twin"),
+    restartable=True,
+    endless=True,
+)
 COMMAND: Final = Scenario("command with undo", _images(), _command(f"{_HALF} && {_REST}"), _made)
 COMMAND_FAILS: Final = Scenario(
     "command with undo, which fails",
@@ -301,6 +331,7 @@ SCENARIOS: Final = (
     BLOCKS_IN_PLACE,
     BLOCKS_DEVICE,
     COPY_CANCELLED,
+    CANCELLED_IN_PLACE,
     COMMAND,
     COMMAND_FAILS,
     COMMAND_CANCELLED,

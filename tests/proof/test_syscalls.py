@@ -7,9 +7,9 @@ from typing import Final
 import pytest
 
 from tests.operations.conftest import needs_root
-from tests.proof import Proof, rotating, wrongs
-from tests.proof.gate import Kill, needs_gate, passing
-from tests.proof.scenarios import COPY_NEW
+from tests.proof import Proof, Verdict, rotating, wrongs
+from tests.proof.gate import Call, Kill, needs_gate, passing
+from tests.proof.scenarios import CANCELLED_IN_PLACE, COPY_NEW
 from tests.proof.stage import stage
 from tests.proof.syscalls import PROOFS
 
@@ -31,6 +31,24 @@ def test_a_gate_sees_what_all_threads_do_and_a_kill_is_in_the_very_call() -> Non
         assert gated.killed
         assert gated.calls[-1].name == "renameat2"
         assert "target" not in run.place.photo()
+
+
+@needs_root
+@needs_gate
+def test_killed_when_half_of_the_pre_image_is_put_back_all_of_it_is_put_back_by_the_next_start() -> None:
+    writes: list[int] = []
+
+    def second(call: Call) -> Kill | None:
+        if (call.name, call.file) == ("pwrite64", "data/target"):
+            writes.append(call.n)
+        return Kill() if len(writes) == 2 else None
+
+    with stage(CANCELLED_IN_PLACE) as run:
+        assert run.play(second).killed
+        assert run.place.photo() != run.before
+
+        outcome = run.outcome(run.recover()[1])
+        assert (outcome.verdict, outcome.what) == (Verdict.AS_BEFORE, "")
 
 
 @needs_root
