@@ -42,6 +42,7 @@ CONTRACT = ("tests/store/test_contract.py",)
 SQLITE = ("tests/store/test_sqlite.py",)
 MODEL = ("tests/test_model.py",)
 HISTORIES = ("tests/test_histories.py",)
+FULL = ("tests/server/test_faults.py", "-k", "started_on_a_full_disk")
 PUT_BACK = ("tests/proof/test_syscalls.py", "-k", "put_back")
 
 
@@ -640,6 +641,20 @@ MUTANTS = (
         "FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)",
         "FROM task WHERE finished_at > 0 AND (finished_at, seq) < (?, ?)",
         CONTRACT,
+    ),
+    Mutant(
+        "a start on a full disk has no room of its own",
+        "store/spare.py",
+        "            lacking = size > 0 and _free(fd) < ENOUGH\n",
+        "            lacking = False\n",
+        FULL,
+    ),
+    Mutant(
+        "the room that a start took is not set aside again",
+        "store/writer.py",
+        "                if not (self._failing or self._spared):\n",
+        "                if self.commits == 1 and not self._failing:\n",
+        FULL,
     ),
     Mutant(
         "two daemons have one state folder",

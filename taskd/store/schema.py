@@ -24,6 +24,7 @@ from zlib import crc32
 
 from taskd.errors import StoreUnusable
 from taskd.states import State
+from taskd.store import spare
 
 # "task" in ASCII: how file(1) and we know a database of ours.
 APPLICATION_ID: Final = 0x7461736B
@@ -116,11 +117,20 @@ def seal(*values: object) -> int:
 def open_database(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection, sqlite3.Connection]:
     """Open the database at ``path``, which is absolute; it is made or migrated where needed. Blocks.
 
-    Returns a connection that writes and two that read.
+    Where there is no room for that, what is spare is given up. Returns a connection that writes and two that read.
 
     Raises:
         StoreUnusable: it cannot be written, is no database or not ours, is of a newer schema, or is damaged.
     """
+    while True:
+        try:
+            return _open(path)
+        except StoreUnusable:
+            if not spare.give_up(path):
+                raise
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection, sqlite3.Connection]:
     with ExitStack() as stack:
         try:
             _make_file(path)

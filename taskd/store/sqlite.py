@@ -20,10 +20,10 @@ import attrs
 import trio
 
 from taskd.codec import pack
-from taskd.errors import StoreError
+from taskd.errors import StoreError, StoreUnavailable
 from taskd.model import LogLine, Task, Token
 from taskd.states import State
-from taskd.store import Forgotten, Query, ignore, rows
+from taskd.store import Forgotten, Query, ignore, rows, spare
 from taskd.store.listed import Listed
 from taskd.store.schema import open_database
 from taskd.store.writer import Timed, Writer, untimed
@@ -36,6 +36,7 @@ Act = Callable[[sqlite3.Connection], T]
 class SqliteStore:
     """See ``taskd.store.Store``. What names a task (id, seq, owner, operation, request_id) stays as created."""
 
+    _path: Path
     _writer: Writer
     _lookups: sqlite3.Connection
     _readings: sqlite3.Connection
@@ -55,7 +56,7 @@ class SqliteStore:
         """
         path = Path(await trio.Path(path).absolute())
         writing, lookups, readings = await trio.to_thread.run_sync(open_database, path)
-        store = cls(Writer(path, writing, timed=timed), lookups, readings)
+        store = cls(path, Writer(path, writing, timed=timed), lookups, readings)
         trio.lowlevel.spawn_system_task(store._end_writer)
         store._writer.start()
         return store
@@ -101,7 +102,13 @@ class SqliteStore:
         return await trio.to_thread.run_sync(read, limiter=self._reading)
 
     async def reserve(self, count: int) -> int:
-        return await self._writer.write(lambda connection: rows.reserve(connection, count))
+        """The first write of a run is this one: for that, what is spare is given up."""
+        while True:
+            try:
+                return await self._writer.write(lambda connection: rows.reserve(connection, count))
+            except StoreUnavailable:
+                if self.commits or not await trio.to_thread.run_sync(spare.give_up, self._path):
+                    raise
 
     async def create(self, task: Task) -> Task:
         with self._listed.change():

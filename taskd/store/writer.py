@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from taskd.errors import Conflict, StoreUnavailable
+from taskd.store import spare
 from taskd.store.schema import connect
 
 T = TypeVar("T")
@@ -65,6 +66,7 @@ class Writer:
     commits: int = 0
     _timed: Timed = untimed
     _failing: bool = False
+    _spared: bool = False
     _queue: SimpleQueue[Write | None] = attrs.field(factory=SimpleQueue)
     _stopped: bool = False
     _thread: Thread = attrs.field(init=False)
@@ -115,6 +117,8 @@ class Writer:
             going = len(group) == len(taken)
             if group:
                 self._commit(group)
+                if not (self._failing or self._spared):
+                    self._spared = spare.keep(self._path)
                 # The run is still there: it cannot end while a task waits for its write.
                 self._token.run_sync_soon(_wake, group)
         if self._connection is not None:

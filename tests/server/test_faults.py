@@ -20,7 +20,8 @@ import pytest
 from taskd import client
 from taskd.client.record import Record
 from taskd.errors import Refused
-from tests.operations.conftest import mounted, needs_root, output
+from taskd.store.spare import SIZE
+from tests.operations.conftest import filesystem, mounted, needs_root, output
 from tests.others import NOBODY, connected_as_nobody
 from tests.process import PATIENCE, DaemonProcess
 from tests.well_behaved import WellBehaved, well_behaved
@@ -158,9 +159,11 @@ def test_without_descriptors_whoever_is_connected_is_answered_and_whoever_comes_
 
 def fill(folder: Path) -> Path:
     ballast = folder / "ballast"
-    with pytest.raises(OSError, match="No space"), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(b"x" * 4096)
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096):
+            with pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(b"x" * size)
     return ballast
 
 
@@ -206,6 +209,34 @@ def test_on_a_full_disk_nothing_is_promised_all_is_answered_and_room_is_enough_t
             told = ours.wait(ending.id, timeout_s=PATIENCE)
             assert (told.state, told.error and told.error.code) == ("failed", "STORE_UNAVAILABLE")
             promised[ending.id] = "failed"
+        as_promised(daemon, promised)
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_started_on_a_full_disk_it_answers_all_promises_nothing_and_goes_on_when_there_is_room(
+    folder: Path, kind: str
+) -> None:
+    with filesystem(kind, folder) as disk, serving(folder, disk / "state") as daemon:
+        spare = disk / "state" / "spare"
+        with daemon.connect() as ours:
+            promised: dict[str, str] = {ours.complete(ours.start("external").id).id: "completed"}
+            promised[ours.start("external").id] = "running"
+        assert spare.stat().st_size == SIZE
+        for end in (daemon.stop, daemon.kill, daemon.kill):
+            end()
+            ballast = fill(disk)
+            daemon.start()
+            with daemon.connect() as ours:
+                assert {task.id: task.state for task in ours.list()} == promised
+                assert "Store_unavailable" in start_until_refused(ours, promised)
+                assert set(promised) == set(ours.ids())
+        assert 0 < spare.stat().st_size < SIZE
+
+        ballast.unlink()
+        with daemon.connect() as ours:
+            promised[ours.start("external", label="x" * 4000).id] = "running"
+        assert spare.stat().st_size == SIZE
         as_promised(daemon, promised)
 
 

@@ -70,7 +70,7 @@ async def test_the_file_is_made_for_its_owner_only(store: SqliteStore, path: Pat
     await store.reserve(1)
 
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
-    assert modes == dict.fromkeys(("taskd.sqlite", "taskd.sqlite-wal"), 0o600)
+    assert modes == dict.fromkeys(("taskd.sqlite", "taskd.sqlite-wal", "spare"), 0o600)
 
 
 async def test_the_writer_keeps_a_log_and_syncs_every_commit(store: SqliteStore) -> None:
@@ -81,12 +81,12 @@ async def test_the_writer_keeps_a_log_and_syncs_every_commit(store: SqliteStore)
     assert connection.execute("PRAGMA synchronous").fetchall() == [(2,)]
 
 
-async def test_a_closed_store_is_one_file_and_no_thread(path: Path) -> None:
+async def test_a_closed_store_is_one_file_and_what_is_spare_and_no_thread(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.create(task())
     await store.close()
 
-    assert [file.name for file in path.parent.iterdir()] == ["taskd.sqlite"]
+    assert {file.name for file in path.parent.iterdir()} == {"taskd.sqlite", "spare"}
     assert [thread for thread in threads() if thread.name == "taskd store"] == []
 
 
