@@ -42,7 +42,7 @@ CONTRACT = ("tests/store/test_contract.py",)
 SQLITE = ("tests/store/test_sqlite.py",)
 MODEL = ("tests/test_model.py",)
 HISTORIES = ("tests/test_histories.py",)
-FULL = ("tests/server/test_faults.py", "-k", "started_on_a_full_disk")
+FULL = ("tests/server/test_faults.py", "-k", "started_on_a_full_disk or spare")
 PUT_BACK = ("tests/proof/test_syscalls.py", "-k", "put_back")
 
 
@@ -647,6 +647,20 @@ MUTANTS = (
         "store/spare.py",
         "            lacking = size > 0 and _free(fd) < ENOUGH\n",
         "            lacking = False\n",
+        FULL,
+    ),
+    Mutant(
+        "whether the store can write is told without a write",
+        "service/health.py",
+        "self.store.reserve(1)",
+        "self.store.reserve(0)",
+        FULL,
+    ),
+    Mutant(
+        "the room of a start is taken by whoever asks whether the store can write",
+        "store/sqlite.py",
+        "                if self.commits or not await",
+        "                if not await",
         FULL,
     ),
     Mutant(

@@ -279,7 +279,7 @@ class StuckStore(MemoryStore):
     tries: int = 0
 
     async def reserve(self, count: int) -> int:
-        if not count:
+        if count == 1:
             self.tries += 1
             await trio.sleep_forever()
         return await super().reserve(count)

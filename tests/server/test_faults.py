@@ -241,6 +241,22 @@ def test_started_on_a_full_disk_it_answers_all_promises_nothing_and_goes_on_when
 
 
 @needs_root
+def test_whoever_asks_whether_the_store_can_write_is_told_and_leaves_what_is_spare_to_a_start(
+    folder: Path, disk: Path
+) -> None:
+    """Immutable is the log only: what is spare could be had."""
+    with serving(folder, disk / "state") as daemon, daemon.connect() as ours:
+        fill(disk)
+        log = disk / "state" / "taskd.sqlite-wal"
+        output("chattr", "+i", log)
+        try:
+            assert "store not writable" in str(ours.call("Plugin.diagnostics"))
+        finally:
+            output("chattr", "-i", log)
+        assert (disk / "state" / "spare").stat().st_size == SIZE
+
+
+@needs_root
 def test_a_state_folder_that_nobody_may_write_is_said_and_lived_with_until_it_is_writable_again(
     folder: Path, disk: Path
 ) -> None:
