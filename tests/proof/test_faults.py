@@ -17,9 +17,9 @@ TODAY: Final = [proof for n, proof in enumerate((*faults.PROOFS, *full.PROOFS)) 
 
 
 def sample(proof: Proof) -> Sample:
-    if proof.injected.startswith("killed"):
+    if proof.injected.startswith("killed, then"):
         return rotating(41 * 41)  # pairs of points
-    return rotating(7 if "until mended" in proof.injected or "full" in proof.injected else 41)
+    return rotating(7 if "until mended" in proof.injected or "full filesystem for" in proof.injected else 41)
 
 
 @needs_root
