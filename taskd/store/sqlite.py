@@ -20,7 +20,7 @@ import attrs
 import trio
 
 from taskd.codec import pack
-from taskd.errors import StoreError, StoreUnavailable
+from taskd.errors import StoreError, StoreUnavailable, StoreUnusable
 from taskd.model import LogLine, Task, Token
 from taskd.states import State
 from taskd.store import Forgotten, Query, ignore, rows, spare
@@ -52,13 +52,17 @@ class SqliteStore:
         one that is forgotten ends its thread with the run. ``timed`` is told of every transaction.
 
         Raises:
-            StoreUnusable: it cannot be written, is no database or not ours, is of a newer schema, or damaged.
+            StoreUnusable: it cannot be written, is no database or not ours, is of a newer schema, or damaged; or
+                the system has no thread for it.
         """
-        path = Path(await trio.Path(path).absolute())
-        writing, lookups, readings = await trio.to_thread.run_sync(open_database, path)
-        store = cls(path, Writer(path, writing, timed=timed), lookups, readings)
-        trio.lowlevel.spawn_system_task(store._end_writer)
-        store._writer.start()
+        try:
+            path = Path(await trio.Path(path).absolute())
+            writing, lookups, readings = await trio.to_thread.run_sync(open_database, path)
+            store = cls(path, Writer(path, writing, timed=timed), lookups, readings)
+            trio.lowlevel.spawn_system_task(store._end_writer)
+            store._writer.start()
+        except RuntimeError as error:  # how Python says EAGAIN of a thread
+            raise StoreUnusable(f"{path} cannot be used: {error}") from error
         return store
 
     async def _end_writer(self) -> None:

@@ -7,8 +7,9 @@ from typing import Final
 import pytest
 
 from tests.operations.conftest import needs_root
-from tests.proof import Proof, Sample, faults, full, rotating, wrongs
+from tests.proof import ALL, Proof, Sample, faults, full, rotating, wrongs
 from tests.proof.gate import needs_gate
+from tests.proof.scenarios import START
 
 # Each waits for a fault to go away, so only some are proven on a day. No two of the numbers here have a divisor in
 # common, so that every point of every proof has its day.
@@ -20,6 +21,14 @@ def sample(proof: Proof) -> Sample:
     if proof.injected.startswith("killed, then"):
         return rotating(41 * 41)  # pairs of points
     return rotating(7 if "until mended" in proof.injected or "full filesystem for" in proof.injected else 41)
+
+
+@needs_root
+@needs_gate
+def test_where_the_system_has_no_thread_for_it_a_start_says_so() -> None:
+    (proof,) = [each for each in faults.PROOFS if str(each) == f"EAGAIN from a system call: {START.name}"]
+
+    assert wrongs(proof, ALL) == []
 
 
 @needs_root
