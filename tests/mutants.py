@@ -680,15 +680,15 @@ MUTANTS = (
     Mutant(
         "a list that was read before a change is kept after it",
         "store/listed.py",
-        "if self._under_way or changes != self.changes or",
-        "if self._under_way or",
+        "if self._under_way or changes != self.changes:",
+        "if self._under_way:",
         ("tests/store/test_sqlite.py", "-k", "at_hand"),
     ),
     Mutant(
         "a list that was read before a change is kept while it is under way",
         "store/listed.py",
-        "if self._under_way or changes != self.changes or",
-        "if changes != self.changes or",
+        "if self._under_way or changes != self.changes:",
+        "if changes != self.changes:",
         ("tests/store/test_sqlite.py", "-k", "at_hand"),
     ),
     Mutant(

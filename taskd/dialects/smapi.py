@@ -10,12 +10,12 @@ data operation is ``complete: false, failed: true``, because xapi looks at ``com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote
 
 import attrs
 
-from taskd import __version__
+from taskd import __version__, codec
 from taskd.dialects import Method, look
 from taskd.errors import BadParams, DoesNotExist, UnknownMethod
 from taskd.model import JSON, Caller, Task
@@ -23,6 +23,9 @@ from taskd.operations.copy import Blocklist
 from taskd.service import Service
 from taskd.service.gate import ids_at_hand
 from taskd.states import State
+
+# Bytes of a list that go out together with other replies; a longer one is not copied, and waits for its turn.
+AT_ONCE: Final = 65536
 
 DBG: Final = "debug context of the caller; kept with the task that the call makes"
 
@@ -85,11 +88,13 @@ async def _destroy(service: Service, caller: Caller, params: DestroyParams) -> J
 
 
 async def _ls(service: Service, caller: Caller, params: DbgParams) -> JSON:
-    return await service.ids(caller)
+    ids = ids_at_hand(service, caller)
+    return await service.ids(caller) if ids is None else codec.Written(ids)
 
 
 def _ls_at_once(service: Service, caller: Caller, params: DbgParams) -> JSON | None:
-    return ids_at_hand(service, caller)
+    ids = ids_at_hand(service, caller)
+    return None if ids is None or len(ids) > AT_ONCE else codec.Written(ids)
 
 
 # Data: the key of an operation is the id of the task that does it.
@@ -217,7 +222,7 @@ async def _data_ls(service: Service, caller: Caller, params: DbgParams) -> JSON:
 
 def _data_ls_at_once(service: Service, caller: Caller, params: DbgParams) -> JSON | None:
     ids = ids_at_hand(service, caller, "copy")
-    return None if ids is None else _copies(ids)
+    return None if ids is None else _copies(cast(Sequence[str], codec.loads(ids)))
 
 
 def _copies(ids: Sequence[str]) -> JSON:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -46,8 +46,8 @@ def at_hand(service: Service, caller: Caller, id: str) -> Task | None:
     return task if task is not None and task.revision and access.may(caller, "get", task) else None
 
 
-def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> Sequence[str] | None:
-    """What ``ids`` gives, where it need not wait for the store; else None."""
+def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> bytes | None:
+    """What ``ids`` gives, in JSON, where it need not wait for the store; else None."""
     return service.store.ids_at_hand(owner=listed(caller), operation=operation)
 
 

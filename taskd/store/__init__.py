@@ -81,8 +81,8 @@ class Store(Protocol):
     async def ids(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
         """The ids of all tasks (of that owner, of that operation), oldest first."""
 
-    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str] | None:
-        """What ``ids`` would give, where that is known without waiting; else None."""
+    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> bytes | None:
+        """What ``ids`` would give, in JSON, where that is known without waiting; else None."""
 
     async def owners(self) -> Mapping[str, int]:
         """How many tasks each owner has; owners of none are left out."""

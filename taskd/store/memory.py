@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from taskd.codec import dumps
 from taskd.errors import Conflict
 from taskd.model import LogLine, Task, Token
 from taskd.states import State
@@ -107,10 +108,13 @@ class MemoryStore:
 
     async def ids(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
         async with self._effect():
-            found = self.ids_at_hand(owner=owner, operation=operation)
+            found = self._ids(owner, operation)
         return found
 
-    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
+    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> bytes:
+        return dumps(self._ids(owner, operation))
+
+    def _ids(self, owner: str | None, operation: str | None) -> Sequence[str]:
         return [
             task.id
             for task in self._in_order()

@@ -255,12 +255,16 @@ def _drivers(connection: sqlite3.Connection, query: Query) -> Sequence[tuple[str
     return [("1", ())]
 
 
-def ids(connection: sqlite3.Connection, owner: str | None, operation: str | None) -> Sequence[str]:
+def ids(connection: sqlite3.Connection, owner: str | None, operation: str | None) -> bytes:
+    """A list of them in JSON: made by SQLite, no other thread waits for it meanwhile."""
     wanted = {"owner = ?": owner, "operation = ?": operation}
     filters = {condition: value for condition, value in wanted.items() if value is not None}
     where = " AND ".join(filters) or "1"
-    rows = connection.execute(f"SELECT id FROM task WHERE {where} ORDER BY seq", (*filters.values(),))
-    return [id for (id,) in rows]
+    rows = connection.execute(
+        f"SELECT json_group_array(id) FROM (SELECT id FROM task WHERE {where} ORDER BY seq)", (*filters.values(),)
+    ).fetchall()
+    text: str = rows[0][0]
+    return text.encode()
 
 
 def owners(connection: sqlite3.Connection) -> Mapping[str, int]:

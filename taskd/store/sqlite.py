@@ -14,12 +14,12 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import attrs
 import trio
 
-from taskd.codec import pack
+from taskd.codec import loads, pack
 from taskd.errors import StoreError, StoreUnavailable, StoreUnusable
 from taskd.model import LogLine, Task, Token
 from taskd.states import State
@@ -142,11 +142,16 @@ class SqliteStore:
 
     async def ids(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
         changes = self._listed.changes
-        found = await self._read(lambda connection: rows.ids(connection, owner, operation))
-        self._listed.keep((owner, operation), found, changes)
+
+        def read(connection: sqlite3.Connection) -> tuple[bytes, Sequence[str]]:
+            text = rows.ids(connection, owner, operation)
+            return text, cast(Sequence[str], loads(text))
+
+        text, found = await self._read(read)
+        self._listed.keep((owner, operation), text, changes)
         return found
 
-    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str] | None:
+    def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> bytes | None:
         return self._listed.get((owner, operation))
 
     async def owners(self) -> Mapping[str, int]:

@@ -41,10 +41,18 @@ def by_tasks(extent: Extent) -> Outcomes:
                 def median(requests: Sequence[bytes]) -> float:
                     return statistics.median(clients.one_at_a_time(sock, requests, extent.seconds))
 
+                ls = [clients.request("Task.ls", dbg="")]
+
+                def after_a_change() -> float:
+                    clients.ask(sock, "Task.start", operation="external")
+                    return clients.one_at_a_time(sock, ls, 0)[0]
+
                 return {
                     ("Task.stat", "µs"): median(stats) * 1e6,
                     ("Task.list, a page of 100", "µs"): median(pages) * 1e6,
-                    ("Task.ls", "µs"): median([clients.request("Task.ls", dbg="")]) * 1e6,
+                    ("Task.ls after a change", "µs"): 1e6
+                    * statistics.median(after_a_change() for _ in range(extent.rounds)),
+                    ("Task.ls", "µs"): median(ls) * 1e6,
                     ("start until READY", "µs"): start * 1e6,
                 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -10,6 +10,8 @@ import pytest
 import trio
 
 from taskd import dialects
+from taskd.codec import dumps
+from taskd.dialects import smapi
 from taskd.dialects.ucloud import call
 from taskd.model import JSON
 from taskd.operations import Operation, command, copy, external
@@ -178,10 +180,23 @@ async def test_whose_tasks_a_list_has_is_the_same_at_once_and_else(tmp_path: Pat
             await service.start(caller, "external", {})
         for caller, tasks in ((ann, 2), (bob, 1), (user("mallory"), 0), (ROOT, 3)):
             ls = METHODS["Task.ls"]
-            listed = await ls(service, caller, {})
-            assert isinstance(listed, Sequence)
-            assert len(listed) == tasks
-            assert ls.now(service, caller, {}) == listed
+            listed = dumps(await ls(service, caller, {}))
+            assert listed == dumps(await service.ids(caller))
+            assert listed.count(b"-") == 4 * tasks
+            assert dumps(ls.now(service, caller, {})) == listed
             assert (
                 METHODS["Data.ls"].now(service, caller, {}) == await METHODS["Data.ls"](service, caller, {}) == []
             )
+
+
+async def test_a_long_list_is_left_to_the_call_which_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(tmp_path) as (service, _):
+        await service.start(ROOT, "external", {})
+        ls = METHODS["Task.ls"]
+        listed = dumps(await ls(service, ROOT, {}))
+        monkeypatch.setattr(smapi, "AT_ONCE", len(listed) - 1)
+
+        assert ls.now(service, ROOT, {}) is None
+        assert dumps(await ls(service, ROOT, {})) == listed == dumps(await service.ids(ROOT))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
+from taskd.codec import loads
 from taskd.errors import Conflict
 from taskd.model import LogLine, Residue, Task, Time, Token, Undo
 from taskd.states import State
@@ -342,7 +343,7 @@ async def test_ids_are_all_ids_oldest_first_of_that_owner_and_operation(store: S
 
 def at_hand(store: Store, **of: str) -> Sequence[str] | None:
     found = store.ids_at_hand(**of)
-    return None if found is None else list(found)
+    return None if found is None else cast(Sequence[str], loads(found))
 
 
 async def test_ids_that_are_at_hand_are_those_that_a_read_gives_after_every_change(store: Store) -> None:
