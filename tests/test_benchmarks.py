@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tests import readme
-from tests.benchmarks import peers, steps
-from tests.benchmarks.measure import TINY, Curve, Extent, Found, Outcomes, Skipped, in_turn, ratio
+from tests.benchmarks import bounds, peers, profiled, steps
+from tests.benchmarks.measure import TINY, Curve, Extent, Found, Missing, Outcomes, Skipped, in_turn, ratio
 from tests.benchmarks.plot import svg
 from tests.benchmarks.table import ROWS, figures
 
@@ -48,6 +48,26 @@ def test_every_benchmark_runs_and_says_what_its_rows_ask(measure: Callable[[Exte
                 assert found.low <= found.value <= found.high
             case Skipped(why):
                 assert why
+
+
+@pytest.mark.parametrize("only", bounds.MEASURES)
+def test_what_bounds_a_row_is_measured_beside_the_same_peer(only: str) -> None:
+    goals = {row.name: row.goal for row in ROWS}
+    try:
+        for row, bound in bounds.measured([only], TINY):
+            assert row == bounds.ITSELF or row in goals
+            assert min(bound.peer, bound.bare, bound.ours) > 0
+            assert "reach" in bound.sentence(row, goals.get(row, goals["stat-64-sum"]))
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+def test_where_the_time_goes_is_told_by_thread_and_by_function(capsys: pytest.CaptureFixture[str]) -> None:
+    profiled.report(TINY)
+
+    said = capsys.readouterr().out
+    assert all(re.search(rf"^{call}( +\d+){{5}}$", said, re.MULTILINE) for call in profiled.calls("", 0))
+    assert len(re.findall(r"_converse", said)) >= 1
 
 
 def test_a_figure_is_the_median_of_the_rounds_and_not_the_ratio_of_two_medians() -> None:

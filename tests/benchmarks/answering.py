@@ -23,6 +23,11 @@ from tests.benchmarks.peers import StorageDaemon
 MANY = 64
 WINDOW = 32
 
+PROCESS_INFO = (
+    b"<?xml version='1.0'?><methodCall><methodName>supervisor.getProcessInfo</methodName>"
+    b"<params><param><value><string>one</string></value></param></params></methodCall>"
+)
+
 
 @contextmanager
 def one_task() -> Iterator[tuple[str, bytes]]:
@@ -98,9 +103,7 @@ def together(extent: Extent) -> Outcomes:
 
 def http(extent: Extent) -> Outcomes:
     """Over HTTP on a connection that is kept, beside supervisor's XML-RPC."""
-    call = "<?xml version='1.0'?><methodCall><methodName>supervisor.getProcessInfo</methodName>"
-    body = call + "<params><param><value><string>one</string></value></param></params></methodCall>"
-    whole = clients.posted("/RPC2", body.encode(), "text/xml")
+    whole = clients.posted("/RPC2", PROCESS_INFO, "text/xml")
 
     def talk(path: str, whole: bytes) -> float:
         with clients.connected(path) as sock:

@@ -149,12 +149,18 @@ def over_http(sock: socket.socket, whole: bytes, seconds: float) -> float:
     """Responses a second on one connection that is kept, one request at a time."""
     answered, began = 0, perf_counter()
     while (now := perf_counter()) - began < seconds:
-        sock.sendall(whole)
-        said = sock.recv(READ)
-        while not _is_whole(said):
-            said += sock.recv(READ)
+        respond(sock, whole)
         answered += 1
     return answered / (now - began)
+
+
+def respond(sock: socket.socket, whole: bytes) -> bytes:
+    """The response to a request over HTTP."""
+    sock.sendall(whole)
+    said = sock.recv(READ)
+    while not _is_whole(said):
+        said += sock.recv(READ)
+    return said
 
 
 def _is_whole(said: bytes) -> bool:

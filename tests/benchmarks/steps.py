@@ -8,8 +8,10 @@ for its consumer; each on SQLite.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -65,13 +67,15 @@ def queue(name: str, *, install: bool) -> Iterator[Callable[[int], float]]:
         yield run
 
 
-def one_step(extent: Extent) -> Outcomes:
-    def life() -> None:
-        id = clients.ask(sock, "Task.start", operation="step", params={})["id"]
-        assert clients.ask(sock, "Task.wait", id=id)["state"] == "completed"
+def life(sock: socket.socket) -> None:
+    """Ours: a task with one step, until it has ended."""
+    id = clients.ask(sock, "Task.start", operation="step", params={})["id"]
+    assert clients.ask(sock, "Task.wait", id=id)["state"] == "completed"
 
+
+def one_step(extent: Extent) -> Outcomes:
     with package(), peers.taskd() as daemon, clients.connected(daemon.socket) as sock, peers.sides() as sides:
-        sides.there["ours"] = lambda: clients.repeated(life, extent.seconds)
+        sides.there["ours"] = lambda: clients.repeated(partial(life, sock), extent.seconds)
         for name in QUEUES:
             sides.add(name, queue(name, install=extent.install), lambda run: run(extent.steps))
         said = in_turn(extent.rounds, sides.there)

@@ -1,0 +1,258 @@
+"""``python -m tests.benchmarks.bounds [--only NAME]... [--json FILE] [--profile]``: what bounds the missed rows.
+
+Each is measured once more with a third side: the barest program that could do the job (``bare``), by the same
+client, in turn in one run. A goal that this does not reach is out of reach of trio and SQLite on that machine;
+what is between this and ours is taskd's own work.
+``--profile`` says instead where the daemon's time goes.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import attrs
+import click
+
+from tests.benchmarks import answering, clients, durable, peers, steps
+from tests.benchmarks.__main__ import load, machine
+from tests.benchmarks.measure import FULL, Extent, Found, Missing, Side, in_turn, per_second, ratio
+from tests.benchmarks.profiled import report
+from tests.benchmarks.table import ROWS, Goal
+
+# What was said by each side in each round: ``peer``, ``bare``, ``ours``.
+Said: TypeAlias = Mapping[str, Sequence[float]]
+
+# Beside the row's own: the bare server on 64 connections beside itself on one, where its requests come together.
+ITSELF: Final = "stat-64-bare"
+
+# What the bare program does for one.
+DOES: Final = {
+    "stat-qemu": "a read and a write by trio",
+    "stat-64-sum": "a read and a write by trio, where on one connection many requests share them",
+    ITSELF: "the same, beside the bare server on one connection",
+    "stat-http": "a read and a write by trio",
+    "life-qemu": "three durable writes, one after the other, each by a thread",
+    "start-64-disk": "an INSERT by the writer's thread, beside the loop that answers, on one Python lock",
+    "step-dbos": "four durable writes, one after the other, each by a thread",
+    "step-huey": "four durable writes, one after the other, each by a thread",
+}
+
+
+@attrs.frozen
+class Bound:
+    """One row: the medians of each side a second, and the ratios, round by round."""
+
+    peer: float
+    bare: float
+    ours: float
+    bare_by_peer: Found
+    ours_by_peer: Found
+    ours_by_bare: Found
+
+    @classmethod
+    def of(cls, said: Said) -> Bound:
+        peer, bare, ours = (said[side] for side in ("peer", "bare", "ours"))
+        return cls(
+            statistics.median(peer),
+            statistics.median(bare),
+            statistics.median(ours),
+            ratio(bare, peer, per_second),
+            ratio(ours, peer, per_second),
+            ratio(ours, bare, per_second),
+        )
+
+    def sentence(self, row: str, goal: Goal) -> str:
+        """What bounds the row."""
+        if goal.met(self.bare_by_peer.value):
+            return f"the barest reaches it ({DOES[row]}): what is missing is taskd's own work"
+        return f"the barest does not reach it: {DOES[row]}"
+
+
+@contextmanager
+def bare(what: str) -> Iterator[str]:
+    """The socket of a bare server."""
+    with peers.folder() as own:
+        path = str(own / "s")
+        with peers.served(path, sys.executable, "-m", "tests.benchmarks.bare", path, what):
+            yield path
+
+
+def one_at_a_time(path: str, line: bytes, extent: Extent) -> float:
+    with clients.connected(path) as sock:
+        return clients.rate(clients.one_at_a_time(sock, [line], extent.seconds))
+
+
+def in_flight(path: str, line: bytes, extent: Extent) -> float:
+    with clients.connected(path) as sock:
+        return clients.in_flight(sock, line, answering.WINDOW, extent.seconds)
+
+
+def crowd(path: str, line: bytes, extent: Extent) -> float:
+    with ExitStack() as stack:
+        socks = [stack.enter_context(clients.connected(path)) for _ in range(durable.MANY)]
+        return clients.crowd(socks, [line], extent.seconds).rate
+
+
+def over_http(path: str, whole: bytes, extent: Extent) -> float:
+    with clients.connected(path) as sock:
+        return clients.over_http(sock, whole, extent.seconds)
+
+
+def life(path: str, extent: Extent) -> float:
+    def once() -> None:
+        id = clients.ask(sock, "Task.start", operation="external")["id"]
+        clients.ask(sock, "Task.complete", id=id)
+        clients.ask(sock, "Task.destroy", id=id)
+
+    with clients.connected(path) as sock:
+        return clients.repeated(once, extent.seconds)
+
+
+def alone(extent: Extent) -> Mapping[str, Said]:
+    with answering.one_task() as (path, line), bare("lines") as floor, peers.storage_daemon() as qemu:
+        sides: dict[str, Side] = {
+            "peer": lambda: clients.rate(clients.one_at_a_time(qemu.sock, [qemu.QUERY], extent.seconds)),
+            "bare": partial(one_at_a_time, floor, line, extent),
+            "ours": partial(one_at_a_time, path, line, extent),
+        }
+        return {"stat-qemu": in_turn(extent.rounds, sides)}
+
+
+def together(extent: Extent) -> Mapping[str, Said]:
+    with answering.one_task() as (path, line), bare("lines") as floor:
+        sides: dict[str, Side] = {
+            "peer": partial(in_flight, path, line, extent),
+            "itself": partial(in_flight, floor, line, extent),
+            "bare": partial(crowd, floor, line, extent),
+            "ours": partial(crowd, path, line, extent),
+        }
+        said = in_turn(extent.rounds, sides)
+        return {"stat-64-sum": said, ITSELF: {**said, "peer": said["itself"]}}
+
+
+def http(extent: Extent) -> Mapping[str, Said]:
+    asked = clients.posted("/RPC2", answering.PROCESS_INFO, "text/xml")
+    with (
+        answering.one_task() as (path, line),
+        bare("http") as floor,
+        peers.supervisor(install=extent.install) as other,
+    ):
+        whole = clients.posted("/jsonrpc", line, "application/json")
+        sides: dict[str, Side] = {
+            "peer": partial(over_http, other, asked, extent),
+            "bare": partial(over_http, floor, whole, extent),
+            "ours": partial(over_http, path, whole, extent),
+        }
+        return {"stat-http": in_turn(extent.rounds, sides)}
+
+
+def one_life(extent: Extent) -> Mapping[str, Said]:
+    numbers = count()
+
+    def job() -> None:
+        name = f"j{next(numbers)}"
+        qemu.create(name)
+        qemu.dismiss(name)
+
+    with peers.taskd() as daemon, bare("store") as floor, peers.storage_daemon() as qemu:
+        sides: dict[str, Side] = {
+            "peer": lambda: clients.repeated(job, extent.seconds),
+            "bare": partial(life, floor, extent),
+            "ours": partial(life, daemon.socket, extent),
+        }
+        return {"life-qemu": in_turn(extent.rounds, sides)}
+
+
+def many(extent: Extent) -> Mapping[str, Said]:
+    with (
+        peers.taskd(settings=durable.PLENTY) as daemon,
+        bare("store") as floor,
+        durable.synced(daemon.folder) as sync,
+    ):
+        sides: dict[str, Side] = {
+            "peer": lambda: clients.repeated(sync, extent.seconds),
+            "bare": partial(crowd, floor, durable.START, extent),
+            "ours": partial(crowd, daemon.socket, durable.START, extent),
+        }
+        return {"start-64-disk": in_turn(extent.rounds, sides)}
+
+
+def one_step(extent: Extent) -> Mapping[str, Said]:
+    with (
+        steps.package(),
+        peers.taskd() as daemon,
+        clients.connected(daemon.socket) as sock,
+        bare("store") as floor,
+        steps.queue("dbos", install=extent.install) as dbos,
+        steps.queue("huey", install=extent.install) as huey,
+    ):
+        sides: dict[str, Side] = {
+            "dbos": lambda: dbos(extent.steps),
+            "huey": lambda: huey(extent.steps),
+            "bare": partial(one_at_a_time, floor, clients.request("Task.run"), extent),
+            "ours": lambda: clients.repeated(partial(steps.life, sock), extent.seconds),
+        }
+        said = in_turn(extent.rounds, sides)
+        return {f"step-{name}": {**said, "peer": said[name]} for name in ("dbos", "huey")}
+
+
+# In the order of the table; what measures several rows is there once.
+MEASURES: Final[Mapping[str, Callable[[Extent], Mapping[str, Said]]]] = {
+    "stat-qemu": alone,
+    "stat-64-sum": together,
+    "stat-http": http,
+    "life-qemu": one_life,
+    "start-64-disk": many,
+    "step-": one_step,
+}
+
+
+def measured(only: Sequence[str], extent: Extent) -> Iterator[tuple[str, Bound]]:
+    """Row by row. Raises Missing."""
+    for name, measure in MEASURES.items():
+        if not only or name.startswith(tuple(only)) or any(each.startswith(name) for each in only):
+            for row, said in measure(extent).items():
+                yield row, Bound.of(said)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--only", metavar="NAME", multiple=True, help="Measure the rows whose names begin so.")
+@click.option("--json", "file", metavar="FILE", type=Path, help="Write what was measured to FILE.")
+@click.option("--profile", "profiling", is_flag=True, help="Say where the daemon's time goes instead.")
+def main(only: tuple[str, ...], file: Path | None, profiling: bool) -> None:
+    """Measure what bounds the rows that are missed: the peer, the barest program that does the job, and taskd."""
+    click.echo(f"{machine()}; load {load()}")
+    if profiling:
+        report(FULL)
+        return
+    goals = {row.name: row.goal for row in ROWS}
+    goals[ITSELF] = goals["stat-64-sum"]
+    head = f"{'row':<14} {'goal':>7} {'peer':>9} {'bare':>9} {'ours':>9}"
+    click.echo(f"{head}  bare÷peer  ours÷peer  ours÷bare  what bounds it")
+    rows: dict[str, object] = {}
+    try:
+        for row, bound in measured(only, FULL):
+            sides = " ".join(f"{per_second(side):>9}" for side in (bound.peer, bound.bare, bound.ours))
+            ratios = "  ".join(
+                f"{each.value:>9.3g}" for each in (bound.bare_by_peer, bound.ours_by_peer, bound.ours_by_bare)
+            )
+            sentence = bound.sentence(row, goals[row])
+            click.echo(f"{row:<14} {goals[row]!s:>7} {sides}  {ratios}  {sentence}")
+            rows[row] = {**attrs.asdict(bound), "goal": str(goals[row]), "bound": sentence}
+    except Missing as missing:
+        raise click.ClickException(str(missing)) from None
+    if file is not None:
+        said = {"machine": machine(), "load": load(), "rows": rows}
+        file.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
