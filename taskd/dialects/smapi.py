@@ -21,7 +21,7 @@ from taskd.errors import BadParams, DoesNotExist, UnknownMethod
 from taskd.model import JSON, Caller, Task
 from taskd.operations.copy import Blocklist
 from taskd.service import Service
-from taskd.service.gate import ids_at_hand
+from taskd.service.gate import ids_at_hand, ids_text
 from taskd.states import State
 
 # Bytes of a list that go out together with other replies; a longer one is not copied, and waits for its turn.
@@ -88,8 +88,7 @@ async def _destroy(service: Service, caller: Caller, params: DestroyParams) -> J
 
 
 async def _ls(service: Service, caller: Caller, params: DbgParams) -> JSON:
-    ids = ids_at_hand(service, caller)
-    return await service.ids(caller) if ids is None else codec.Written(ids)
+    return codec.Written(await ids_text(service, caller))
 
 
 def _ls_at_once(service: Service, caller: Caller, params: DbgParams) -> JSON | None:

@@ -46,6 +46,11 @@ def at_hand(service: Service, caller: Caller, id: str) -> Task | None:
     return task if task is not None and task.revision and access.may(caller, "get", task) else None
 
 
+async def ids_text(service: Service, caller: Caller) -> bytes:
+    """What ``ids`` gives, in JSON."""
+    return service.store.ids_at_hand(owner=listed(caller)) or await service.store.ids_text(owner=listed(caller))
+
+
 def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> bytes | None:
     """What ``ids`` gives, in JSON, where it need not wait for the store; else None."""
     return service.store.ids_at_hand(owner=listed(caller), operation=operation)

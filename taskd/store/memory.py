@@ -111,6 +111,9 @@ class MemoryStore:
             found = self._ids(owner, operation)
         return found
 
+    async def ids_text(self, *, owner: str | None = None, operation: str | None = None) -> bytes:
+        return dumps(await self.ids(owner=owner, operation=operation))
+
     def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> bytes:
         return dumps(self._ids(owner, operation))
 

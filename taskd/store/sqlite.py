@@ -141,15 +141,13 @@ class SqliteStore:
         return await self._read(lambda connection: rows.page(connection, query))
 
     async def ids(self, *, owner: str | None = None, operation: str | None = None) -> Sequence[str]:
+        return cast(Sequence[str], loads(await self.ids_text(owner=owner, operation=operation)))
+
+    async def ids_text(self, *, owner: str | None = None, operation: str | None = None) -> bytes:
         changes = self._listed.changes
-
-        def read(connection: sqlite3.Connection) -> tuple[bytes, Sequence[str]]:
-            text = rows.ids(connection, owner, operation)
-            return text, cast(Sequence[str], loads(text))
-
-        text, found = await self._read(read)
+        text = await self._read(lambda connection: rows.ids(connection, owner, operation))
         self._listed.keep((owner, operation), text, changes)
-        return found
+        return text
 
     def ids_at_hand(self, *, owner: str | None = None, operation: str | None = None) -> bytes | None:
         return self._listed.get((owner, operation))

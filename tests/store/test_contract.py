@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from taskd.codec import loads
+from taskd.codec import dumps, loads
 from taskd.errors import Conflict
 from taskd.model import LogLine, Residue, Task, Time, Token, Undo
 from taskd.states import State
@@ -339,6 +339,9 @@ async def test_ids_are_all_ids_oldest_first_of_that_owner_and_operation(store: S
     assert await store.ids(owner="ann") == [a.id, c.id]
     assert await store.ids(operation="copy") == [a.id, b.id]
     assert await store.ids(owner="ann", operation="copy") == [a.id]
+    assert await store.ids_text() == dumps([a.id, b.id, c.id])
+    assert await store.ids_text(owner="ann", operation="copy") == dumps([a.id])
+    assert await store.ids_text(owner="nobody") == b"[]"
 
 
 def at_hand(store: Store, **of: str) -> Sequence[str] | None:
@@ -613,6 +616,7 @@ _VERBS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "requested": lambda store: store.requested("ann", "r"),
     "list": lambda store: store.list(Query()),
     "ids": lambda store: store.ids(),
+    "ids_text": lambda store: store.ids_text(),
     "owners": lambda store: store.owners(),
     "open_tasks": lambda store: store.open_tasks(),
     "append_log": lambda store: store.append_log("one", lines(0), keep=10),
