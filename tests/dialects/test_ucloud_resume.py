@@ -256,7 +256,7 @@ async def test_how_a_task_ended_is_told_when_the_store_can_tell_again(
         id = await ucloud.create()
         stream = ucloud.listen()
         await ucloud.post(id, newStatus="done", complete=True)
-        for _ in range(AT_HAND):  # since when so many others have ended
+        for _ in range(AT_HAND + 1):  # since when so many others have ended
             await ucloud.complete(await ucloud.create(BOB))
         store.deaf = True
         async with heard(stream) as frames:
