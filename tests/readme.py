@@ -23,7 +23,8 @@ from taskd.errors import TaskdError
 from taskd.metrics import Metrics
 from tests.benchmarks import table as benchmarks
 from tests.proof import Verdict
-from tests.proof.__main__ import figures, proofs
+from tests.proof.__main__ import figures
+from tests.proof.rows import proofs
 
 README = Path(__file__).parent.parent / "README.rst"
 SETTINGS = README.parent / "systemd" / "taskd.toml"

@@ -125,9 +125,11 @@ def serve(control: socket.socket) -> None:
     """Fork a daemon for each message."""
     # What a daemon imports late, once for all.
     import taskd.server
+    from taskd.dialects import table
     from taskd.operations import load
 
     load()
+    table()
     del taskd.server
     while True:
         message, files, _, _ = socket.recv_fds(control, 65536, 1)
