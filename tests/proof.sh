@@ -1,6 +1,6 @@
 #!/bin/sh
 # The whole proof, as README.rst tells of it: hours, not minutes. Wants root, and installs what it needs.
-# Arguments go to the proofs: sh tests/proof.sh --only "system call"
+# Arguments go to the proofs: sh tests/proof.sh --only "system call" --jobs 12
 set -eu
 cd "$(dirname "$0")/.."
 

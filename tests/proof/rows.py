@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
+import signal
 import sys
 import time
 from collections import Counter
@@ -15,6 +18,7 @@ from zlib import crc32
 
 import attrs
 
+from taskd.operations.launch import PR_SET_PDEATHSIG
 from tests.proof import Proof, Sample, Verdict
 
 # Each has PROOFS.
@@ -64,7 +68,7 @@ def counts(chosen: Iterable[Proof], sample: Sample, jobs: int) -> Iterator[Row]:
     """The rows of all, each as soon as it is there; so many run at once."""
     named = {str(proof): proof for proof in chosen}
     # A proof goes by its name, for its functions cannot be sent; a fork would share the nursery of our daemons.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _end_with_us) as pool:
         try:
             running = {pool.submit(_counted, name, sample): name for name in sorted(named, key=_turn)}
             for done in as_completed(running):
@@ -73,9 +77,18 @@ def counts(chosen: Iterable[Proof], sample: Sample, jobs: int) -> Iterator[Row]:
             pool.shutdown(cancel_futures=True)
 
 
+def _end_with_us() -> None:
+    """Where who asked for the rows has died, whoever runs one is interrupted, and cleans up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
+
+
 def _counted(name: str, sample: Sample) -> tuple[int, Counter[Verdict]]:
     (proof,) = (each for each in proofs() if str(each) == name)
-    row = count(proof, sample)
+    try:
+        row = count(proof, sample)
+    except KeyboardInterrupt:
+        os._exit(1)  # or it would go on with the next
     return row.faults, row.verdicts
 
 
