@@ -1,0 +1,31 @@
+"""The rows of the proof's table: whatever a proof does, its row comes, and so do the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.operations.conftest import needs_root
+from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof.gate import needs_gate
+from tests.proof.rows import count, counts, proofs
+
+
+def test_a_proof_that_cannot_go_on_is_wrong_and_what_it_ran_is_counted() -> None:
+    def run(sample: Sample) -> Iterator[Outcome]:
+        yield Outcome(Verdict.WHOLE)
+        raise OSError("no disk")
+
+    row = count(Proof("a scenario", "a fault", run), Sample())
+
+    assert row.verdicts == {Verdict.WHOLE: 1, Verdict.WRONG: 1}
+
+
+@needs_root
+@needs_gate
+def test_proofs_that_run_side_by_side_have_a_row_each() -> None:
+    chosen = proofs("^(killed at|EAGAIN from) a system call: an empty start")
+
+    rows = {row.proof: row for row in counts(chosen, Sample(20), jobs=2)}
+
+    assert rows.keys() == {*chosen}
+    assert all(row.verdicts.total() and not row.verdicts[Verdict.WRONG] for row in rows.values())
