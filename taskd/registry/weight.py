@@ -25,10 +25,12 @@ parts = attrgetter(*HEAVY)
 
 def weigh(task: Task) -> int:
     """About how many bytes of memory a snapshot takes."""
-    size, waiting = FRAME, [*parts(task)]
+    size, waiting = FRAME, [part for part in parts(task) if part]
     while waiting:
         each = waiting.pop()
         size += sys.getsizeof(each, 64)
+        if isinstance(each, (str, int, float)):
+            continue  # by far the most, and to find that they are no mapping takes long
         if isinstance(each, Mapping):
             waiting += each.keys()
             waiting += each.values()
