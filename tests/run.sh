@@ -31,4 +31,4 @@ sh examples/install.sh '.[test]'
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # Three at a time, each file by one of them: half of the time is waited for disks and daemons.
-.venv/bin/pytest -q -n 3 --dist loadfile --durations=15 "$@"
+.venv/bin/pytest -q -rs -n 3 --dist loadfile --durations=15 "$@"

@@ -111,7 +111,7 @@ def http(extent: Extent) -> Outcomes:
 
     with one_task() as (path, line), peers.sides() as sides:
         sides.there["ours"] = partial(talk, path, clients.posted("/jsonrpc", line, "application/json"))
-        sides.add("supervisor", peers.supervisor(install=extent.install), lambda path: talk(path, whole))
+        sides.add("supervisor", peers.supervisor(), lambda path: talk(path, whole))
         said = in_turn(extent.rounds, sides.there)
         return compared(said, {"stat-http": "supervisor"}, per_second, sides.missing)
 

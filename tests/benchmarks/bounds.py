@@ -143,7 +143,7 @@ def http(extent: Extent) -> Mapping[str, Said]:
     with (
         answering.one_task() as (path, line),
         bare("http") as floor,
-        peers.supervisor(install=extent.install) as other,
+        peers.supervisor() as other,
     ):
         whole = clients.posted("/jsonrpc", line, "application/json")
         sides: dict[str, Side] = {
@@ -191,8 +191,8 @@ def one_step(extent: Extent) -> Mapping[str, Said]:
         peers.taskd() as daemon,
         clients.connected(daemon.socket) as sock,
         bare("store") as floor,
-        steps.queue("dbos", install=extent.install) as dbos,
-        steps.queue("huey", install=extent.install) as huey,
+        steps.queue("dbos") as dbos,
+        steps.queue("huey") as huey,
     ):
         sides: dict[str, Side] = {
             "dbos": lambda: dbos(extent.steps),

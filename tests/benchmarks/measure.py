@@ -33,14 +33,12 @@ class Extent:
     steps: int = 100
     idle: float = 10.0
     growth: int = 6
-    # Make the peers' venv where it is not there yet.
-    install: bool = True
 
 
 FULL: Final = Extent()
 
 # Enough to see that a benchmark still runs.
-TINY: Final = Extent(1, 0.02, 1000, 100, 20, 4 << 20, 5, 2, 0.1, 2, install=False)
+TINY: Final = Extent(1, 0.02, 1000, 100, 20, 4 << 20, 5, 2, 0.1, 2)
 
 
 @attrs.frozen

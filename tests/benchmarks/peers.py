@@ -39,12 +39,10 @@ def tool(name: str, package: str) -> str:
     return path
 
 
-def python(*, install: bool) -> Path:
-    """The Python of the peers' venv, which is made where it is not there and may be. Raises Missing."""
+def python() -> Path:
+    """The Python of the peers' venv, which is made where it is not there. Raises Missing."""
     done = VENV / "installed"
     if not done.exists():
-        if not install:
-            raise Missing("the peers' venv is not made yet")
         try:
             subprocess.run([sys.executable, "-m", "venv", VENV], check=True, capture_output=True)
             pip = [str(VENV / "bin" / "pip"), "install", "--disable-pip-version-check", "-qq"]
@@ -138,9 +136,9 @@ def echo(how: str) -> Iterator[str]:
 
 
 @contextmanager
-def supervisor(*, install: bool) -> Iterator[str]:
+def supervisor() -> Iterator[str]:
     """supervisord with one program: the socket of its XML-RPC. Raises Missing."""
-    python(install=install)
+    python()
     with folder() as own:
         path = str(own / "s")
         settings = own / "settings"

@@ -44,9 +44,9 @@ def package() -> Iterator[None]:
 
 
 @contextmanager
-def queue(name: str, *, install: bool) -> Iterator[Callable[[int], float]]:
+def queue(name: str) -> Iterator[Callable[[int], float]]:
     """How many a second, of so many. Raises Missing."""
-    python = peers.python(install=install)
+    python = peers.python()
     with (
         peers.folder() as own,
         peers.process(python, Path(__file__).parent / "queues.py", name, cwd=own, pipes=True) as it,
@@ -77,6 +77,6 @@ def one_step(extent: Extent) -> Outcomes:
     with package(), peers.taskd() as daemon, clients.connected(daemon.socket) as sock, peers.sides() as sides:
         sides.there["ours"] = lambda: clients.repeated(partial(life, sock), extent.seconds)
         for name in QUEUES:
-            sides.add(name, queue(name, install=extent.install), lambda run: run(extent.steps))
+            sides.add(name, queue(name), lambda run: run(extent.steps))
         said = in_turn(extent.rounds, sides.there)
         return compared(said, {f"step-{name}": name for name in QUEUES}, per_second, sides.missing)
