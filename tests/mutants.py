@@ -678,6 +678,20 @@ MUTANTS = (
         ("tests/server/test_start.py",),
     ),
     Mutant(
+        "a list tells of a task what was read before its end",
+        "service/gate.py",
+        "    return read if read.state.ended else await service.newest(read.id)\n",
+        "    return read\n",
+        RACES,
+    ),
+    Mutant(
+        "what is destroyed stays at hand until it is shown",
+        "registry/__init__.py",
+        "            self._ended.pop(task.id, None)\n            ticket = self.take(None)\n",
+        "            ticket = self.take(None)\n",
+        ("tests/test_registry.py",),
+    ),
+    Mutant(
         "a list that was read before a change is kept after it",
         "store/listed.py",
         "if self._under_way or changes != self.changes:",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from taskd.model import JSON, Task, Undo
 from taskd.operations import Handle
 from taskd.operations import copy as copying
 from taskd.operations.external import OPERATION as EXTERNAL
+from taskd.registry import AT_HAND
 from taskd.runner import Answer
 from taskd.service import Report
 from taskd.states import State
+from taskd.store import Query
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, ended, running
 from tests.process import DaemonProcess
@@ -304,6 +307,55 @@ async def test_a_target_is_let_go_of_when_its_undo_is_done(tmp_path: Path) -> No
         await ended(service, two)
 
     assert seen == ["undone", "second"]
+
+
+class Overtaken(MemoryStore):
+    """Holds up whoever has read a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = trio.Event()
+
+    async def list(self, query: Query) -> Sequence[Task]:
+        page = await super().list(query)
+        await self.go.wait()
+        return page
+
+
+@pytest.mark.parametrize("destroyed", [False, True], ids=["ended", "destroyed"])
+async def test_a_list_does_not_tell_what_was_overtaken_while_it_was_read(tmp_path: Path, destroyed: bool) -> None:
+    """Progress is in memory only: with it, a higher revision than the store's was told of already."""
+    end, store, listed = trio.Event(), Overtaken(), list[Task]()
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        handle.progress(1, 2)
+        await end.wait()
+        return None
+
+    async with (
+        running(store, table(operation(run), EXTERNAL), str(tmp_path)) as service,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def look() -> None:
+            listed.extend(await service.list(ROOT, Query(newest_first=False)))
+
+        id = (await service.start(ROOT, "toy", {})).id
+        await trio.testing.wait_all_tasks_blocked()
+        told = await service.get(ROOT, id)
+        assert told.progress.done == 1
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        end.set()
+        await ended(service, id)
+        for _ in range(AT_HAND + 1):  # and it is at hand no more
+            await service.complete(ROOT, (await service.start(ROOT, "external", {})).id)
+        if destroyed:
+            await service.destroy(ROOT, id)
+        await trio.testing.wait_all_tasks_blocked()
+        store.go.set()
+
+    assert [task.state for task in listed] == ([] if destroyed else [State.COMPLETED])
 
 
 class Durable(MemoryStore):

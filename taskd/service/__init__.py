@@ -35,7 +35,7 @@ from taskd.runner.producer import End
 from taskd.service import bounds, destroying, making, notes
 from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
-from taskd.service.gate import gated, listed
+from taskd.service.gate import gated, listed, shown
 from taskd.service.health import Health
 from taskd.service.report import Report, joined, reported
 from taskd.service.tokens import OVER, Tokens
@@ -175,9 +175,8 @@ class Service:
                 return ()
             query = attrs.evolve(query, owner=caller.user)
         page = await self.store.list(query)
-        lives = [(self.registry.get(task.id), task) for task in page]
-        # One that is only being made is not shown yet.
-        return [live.task if live else task for live, task in lives if live is None or live.task.revision]
+        newest = [await shown(self, task) for task in page]
+        return [task for task in newest if task is not None]
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""

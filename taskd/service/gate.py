@@ -46,6 +46,15 @@ def at_hand(service: Service, caller: Caller, id: str) -> Task | None:
     return task if task is not None and task.revision and access.may(caller, "get", task) else None
 
 
+async def shown(service: Service, read: Task) -> Task | None:
+    """The newest snapshot of a task that was read from the store; None where it is not shown yet, or destroyed."""
+    known = service.registry.newest(read.id)
+    if known is not None:
+        return known if known.revision else None
+    # If it had not ended it has since, and perhaps more was told of it before than the store knew.
+    return read if read.state.ended else await service.newest(read.id)
+
+
 async def ids_text(service: Service, caller: Caller) -> bytes:
     """What ``ids`` gives, in JSON."""
     return service.store.ids_at_hand(owner=listed(caller)) or await service.store.ids_text(owner=listed(caller))
