@@ -570,9 +570,9 @@ MUTANTS = (
     ),
     Mutant(
         "a task that is only being made is in a list",
-        "service/__init__.py",
-        "for live, task in lives if live is None or live.task.revision]",
-        "for live, task in lives]",
+        "service/gate.py",
+        "        return known if known.revision else None\n",
+        "        return known\n",
         ("tests/test_refused.py",),
     ),
     Mutant(
