@@ -43,7 +43,7 @@ from taskd import (
     web,
 )
 from taskd.config import Config
-from taskd.connection import Calls, Connection, Limits
+from taskd.connection import Calls, Connection, Limits, Rest
 from taskd.dialects import koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
@@ -106,6 +106,7 @@ class Server:
     config: Config
     service: Service
     xenapi: XenApi
+    rest: Rest = attrs.field(factory=Rest)
     _calls: Calls = attrs.field(init=False)
     _paths: web.Paths = attrs.field(init=False)
     _connections: dict[Connection, tuple[peer.Peer, Caller]] = attrs.field(factory=dict)
@@ -168,6 +169,7 @@ class Server:
                 self._calls,
                 self.xenapi,
                 self._paths,
+                self.rest,
                 self._limits(),
             )
             self._connections[connection] = found, who
@@ -181,7 +183,7 @@ class Server:
     def _count(self, uid: int, more: int) -> None:
         self._per_user[uid] += more
         self._per_user += Counter()  # drops users that have none left
-        self.service.health.connections = self._per_user.total()
+        self.service.health.connections = self.rest.present = self._per_user.total()
 
     async def _caller(self, found: peer.Peer) -> Caller:
         """Who that is, by the newest settings; looked up once, for as long as it is among the newest that were."""
@@ -273,6 +275,7 @@ async def serve(
         async with trio.open_nursery() as background:
             await background.start(registry.keep_revisions, store.reserve)
             await background.start(runner.run)
+            background.start_soon(server.rest.run)
             background.start_soon(service.health.beat)
             background.start_soon(forget_old, store, lambda: server.config, registry.forget)
             background.start_soon(systemd.feed_watchdog, watchdog_s)

@@ -678,6 +678,13 @@ MUTANTS = (
         ("tests/server/test_start.py",),
     ),
     Mutant(
+        "a connection that is not heard any more rests on",
+        "connection/rest.py",
+        "            self._leave(fd)\n            return trio.lowlevel.Abort.SUCCEEDED\n",
+        "            return trio.lowlevel.Abort.SUCCEEDED\n",
+        ("tests/server/test_rest.py",),
+    ),
+    Mutant(
         "a list tells of a task what was read before its end",
         "service/gate.py",
         "    return read if read.state.ended else await service.newest(read.id)\n",

@@ -32,27 +32,21 @@ from taskd import rpc, web, wire
 from taskd.connection.context import Calls, Context, ForCaller, Limits
 from taskd.connection.frames import Frames, calling
 from taskd.connection.outgoing import WRITTEN, Outgoing
-from taskd.connection.streams import Opened, Subscriptions, gone
+from taskd.connection.rest import TURN, Rest
+from taskd.connection.streams import LOOK, Opened, Subscriptions, gone, until_gone
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
 from taskd.metrics import UNKNOWN
 from taskd.model import JSON, Caller
 from taskd.service import OVER, Service
 
-__all__ = ["Calls", "Connection", "Limits"]
+__all__ = ["Calls", "Connection", "Limits", "Rest"]
 
 logger = logging.getLogger("taskd.connection")
 
 # Bytes per read: little, because what is read is cut into messages at one go, and thousands of the smallest fit in
 # it. A body or a long message takes some more reads.
 CHUNK: Final = 8192
-
-# Seconds that one connection may take for what it answers from memory, until others have their turn.
-TURN: Final = 0.001
-
-# Seconds between two looks whether a peer that waits for an answer is still there, when its socket is readable
-# for ever: it has closed its sending side, or sent what is not to be read yet.
-LOOK: Final = 1.0
 
 # Seconds that a connection which is to end has for what is being sent on it.
 PARTING: Final = 5.0
@@ -77,6 +71,7 @@ class Connection:
     calls: Calls
     xenapi: XenApi
     paths: web.Paths
+    rest: Rest
     limits: Limits = Limits()
     _framing: wire.Opening = attrs.field(init=False)
     _out: Outgoing = attrs.field(init=False)
@@ -191,16 +186,18 @@ class Connection:
         """What was read last, and its messages; those that are left to answer are ``waiting``.
 
         At rest, where no message has begun and so no deadline changes, it reads on as long as all that comes is
-        answered at once. A scope around each read would cost as much as such an answer; and nothing that a stop
-        must not cut is waited for in here.
+        answered at once, in a crowd from where all such rest. A scope around each read would cost as much as such
+        an answer; and nothing that a stop must not cut is waited for in here.
         """
-        framing = self._framing
-        while True:
-            await trio.lowlevel.wait_readable(self.stream.socket)
+        framing, fd = self._framing, self.stream.socket.fileno()
+        data, messages = b"", list[wire.Message]()
+
+        def hear() -> bool:
+            nonlocal data, messages
             try:
-                data = os.read(self.stream.socket.fileno(), CHUNK)
+                data = os.read(fd, CHUNK)
             except BlockingIOError:
-                continue
+                return False
             except OSError:
                 raise trio.BrokenResourceError from None
             messages = framing.receive(data)
@@ -208,8 +205,15 @@ class Connection:
             if self._answer_at_once(waiting):
                 self._out.offer(self._said)
             done = not (waiting or self._said or framing.partial or framing.broken)
-            if not (at_rest and data and done):
-                return data, messages
+            return not (at_rest and data and done)
+
+        await trio.lowlevel.wait_readable(fd)
+        while not hear():
+            if self.rest.crowded:
+                await self.rest.until(fd, hear)
+                break
+            await trio.lowlevel.wait_readable(fd)
+        return data, messages
 
     async def _send_said(self) -> None:
         if self._said:
@@ -385,11 +389,8 @@ class Connection:
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` when the peer has hung up altogether: nobody is there to read the answers."""
-        while True:
-            await trio.lowlevel.wait_readable(self.stream.socket)
-            if gone(self.stream):
-                scope.cancel()
-            await trio.sleep(LOOK)
+        await until_gone(self.stream)
+        scope.cancel()
 
     async def _linger(self) -> None:
         """Read a little of what a refused peer still sends: closed with bytes unread, its socket would break."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
+from typing import Final
 
 import attrs
 import trio
@@ -21,11 +22,24 @@ from taskd.model import JSON
 Send = Callable[[Sequence[JSON], Callable[[], bool]], Awaitable[None]]
 
 
+# Seconds between two looks whether a peer that waits for an answer is still there, when its socket is readable
+# for ever: it has closed its sending side, or sent what is not to be read yet.
+LOOK: Final = 1.0
+
+
 def gone(stream: trio.SocketStream) -> bool:
     """The peer has closed both sides."""
     poll = select.poll()
     poll.register(stream.socket.fileno(), 0)
     return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
+
+
+async def until_gone(stream: trio.SocketStream) -> None:
+    while True:
+        await trio.lowlevel.wait_readable(stream.socket)
+        if gone(stream):
+            return
+        await trio.sleep(LOOK)
 
 
 @attrs.define(eq=False)

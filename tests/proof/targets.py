@@ -23,7 +23,7 @@ import trio
 import trio.testing
 
 from taskd import config, dialects, errors, rpc, web, wire
-from taskd.connection import Connection, Limits
+from taskd.connection import Connection, Limits, Rest
 from taskd.connection.context import Calls
 from taskd.dialects import koodrive, ucloud
 from taskd.dialects.xenapi import XenApi, where
@@ -332,6 +332,7 @@ async def _asked(data: bytes) -> bytes:
             Calls(dialects.table(), service),
             XenApi(service),
             web.paths(ucloud.FACE, koodrive.face("table")),
+            Rest(),
             Limits(max_message_bytes=4096, max_depth=50, max_batch=20, max_reply_bytes=65536),
         )
         async with trio.open_nursery() as nursery, trio.SocketStream(ours) as stream:
