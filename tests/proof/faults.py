@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from os.path import basename
 from typing import Final
 
 import attrs
@@ -130,9 +131,11 @@ def _judged(codes: frozenset[str], daemon: client.Daemon, stage: Stage) -> Outco
 
 
 def _never_synced(gated: Gated) -> list[Call]:
-    """Syncs that failed, of what was not synced after that."""
+    """Syncs that failed, of what was not synced after that; not of a part that came to be nothing."""
     synced = {call.file: call.n for call in gated.calls if call.name in _SYNCS and call not in gated.met}
-    return [call for call in gated.met if call.name in _SYNCS and synced.get(call.file, 0) < call.n]
+    renamed = {basename(call.file) for call in gated.calls if call.name.startswith("rename")}
+    failed = [call for call in gated.met if call.name in _SYNCS and synced.get(call.file, 0) < call.n]
+    return [call for call in failed if not call.file.endswith(".part") or basename(call.file) in renamed]
 
 
 def failing_start(fails: Fails, scenario: Scenario, sample: Sample) -> Iterator[Outcome]:
