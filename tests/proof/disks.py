@@ -17,7 +17,9 @@ import fcntl
 import os
 import shutil
 import struct
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +28,9 @@ from typing import Final
 import attrs
 
 from tests.operations.conftest import output
+
+# Seconds that a mount may be busy after all that used it was killed.
+PATIENCE: Final = 10.0
 
 TOOLS: Final = ("losetup", "mkfs.ext4", "mkfs.xfs")
 
@@ -91,7 +96,7 @@ class Disk:
         try:
             yield
         finally:
-            output("umount", self.folder)
+            _unmount(self.folder)
 
     @property
     def written(self) -> int:
@@ -153,6 +158,19 @@ def _memory() -> str | None:
 def copied(image: Path, to: Path) -> None:
     """The same content into ``to``, which stays the file that it is; zeros become holes."""
     output("cp", "--sparse=always", image, to)
+
+
+def _unmount(folder: Path) -> None:
+    """It is busy for a moment where a process that was killed is not all gone."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            output("umount", folder)
+            return
+        except subprocess.CalledProcessError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)
 
 
 def _let_go(disk: Disk) -> None:
