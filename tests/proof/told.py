@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from taskd.client import Record
+from taskd.registry import BLOCK
 from taskd.states import State
 
 clock = time.monotonic
@@ -40,9 +41,15 @@ def contradiction(earlier: Record, later: Record) -> str:
 
 
 def gone_back(earlier: Record, later: Record) -> str:
-    """Why progress cannot be so in one attempt. A new run of the daemon does not know it: it is in memory only."""
+    """Why progress cannot be so in one attempt.
+
+    A new run of the daemon does not know it: it is in memory only. Its revisions begin at a block that is set
+    aside for it, far above all that the run before has come to.
+    """
+    same_run = later.revision - earlier.revision < BLOCK // 2
     running = later.attempt == earlier.attempt and earlier.state == later.state == State.RUNNING
-    return "its progress went back" if running and later.progress.done < earlier.progress.done else ""
+    back = later.progress.done < earlier.progress.done
+    return "its progress went back" if same_run and running and back else ""
 
 
 @attrs.define(eq=False)
@@ -59,18 +66,17 @@ class Account:
     def newest(self) -> Record:
         return self.told[-1][1]
 
-    def before(self, asked: float, since: float = 0.0) -> Record | None:
-        """The last that was told before that moment, and after the other."""
-        return next((record for at, record in reversed(self.told) if since < at < asked), None)
+    def before(self, asked: float) -> Record | None:
+        """The last that was told before that moment."""
+        return next((record for at, record in reversed(self.told) if at < asked), None)
 
 
 @attrs.define(eq=False)
 class Told:
-    """All accounts; ``wrong`` is called with each untruth. ``begun`` is when this run of the daemon started."""
+    """All accounts; ``wrong`` is called with each untruth."""
 
     wrong: Callable[[str], None]
     accounts: dict[str, Account] = attrs.field(factory=dict)
-    begun: float = 0.0
     untrue: int = 0
     lost: int = 0
     forgotten: int = 0
@@ -92,8 +98,8 @@ class Told:
         over = bool(account.told) and record.ended and account.newest.ended
         earlier = account.newest if over else account.before(asked)
         why = contradiction(earlier, record) if earlier else ""
-        if not why and (here := account.before(asked, self.begun)):
-            why = gone_back(here, record)
+        if not why and earlier and not over:
+            why = gone_back(earlier, record)
         if why:
             self._untrue(f"{id}: {why}: {earlier and earlier.raw} and then {record.raw}")
         if account.told and record.revision < account.newest.revision:
