@@ -76,8 +76,8 @@ class Rest:
 
         Raises what it raises.
         """
-        resting = self._resting[fd] = Resting(hear, trio.lowlevel.current_task())
         self._epoll.register(fd, select.EPOLLIN)
+        resting = self._resting[fd] = Resting(hear, trio.lowlevel.current_task())
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._leave(fd)

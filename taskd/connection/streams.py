@@ -35,6 +35,7 @@ def gone(stream: trio.SocketStream) -> bool:
 
 
 async def until_gone(stream: trio.SocketStream) -> None:
+    """Wait until the peer has closed both sides; what it sends meanwhile is not read."""
     while True:
         await trio.lowlevel.wait_readable(stream.socket)
         if gone(stream):
