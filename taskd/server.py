@@ -48,8 +48,10 @@ from taskd.dialects import koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
     ConfigError,
+    NotServed,
     StoreError,
     StoreUnusable,
+    TaskdError,
     TooManyConnections,
 )
 from taskd.metrics import Metrics
@@ -154,14 +156,15 @@ class Server:
         found = peer.of(stream.socket.fileno())
         uid, limit = found.uid, self.config.connections_per_user
         if self._per_user[uid] >= limit or self._per_user.total() >= self._most:
-            error = TooManyConnections(min(limit, self._most))
-            refusal = codec.dumps(rpc.refuse(error, self.service.metrics.refused)) + b"\n"
-            with trio.move_on_after(1):
-                await stream.send_all(refusal)
+            await self._refuse(stream, TooManyConnections(min(limit, self._most)))
             return
         self._count(uid, 1)
         try:
-            who = await self._caller(found)
+            try:
+                who = await self._caller(found)
+            except (OSError, RuntimeError) as error:  # no descriptor is left, or, in Python's word, no thread
+                await self._refuse(stream, NotServed(str(error)))
+                return
             connection = Connection(
                 stream,
                 who,
@@ -179,6 +182,11 @@ class Server:
                 del self._connections[connection]
         finally:
             self._count(uid, -1)
+
+    async def _refuse(self, stream: trio.SocketStream, error: TaskdError) -> None:
+        refusal = codec.dumps(rpc.refuse(error, self.service.metrics.refused)) + b"\n"
+        with trio.move_on_after(1):
+            await stream.send_all(refusal)
 
     def _count(self, uid: int, more: int) -> None:
         self._per_user[uid] += more

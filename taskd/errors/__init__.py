@@ -189,6 +189,15 @@ class TooManyConnections(LimitReached):
 
 
 @attrs.define(auto_exc=True)
+class NotServed(TaskdError):
+    """A connection that is closed at once: the system has nothing left to look its caller up with."""
+
+    name: ClassVar[str] = "Not_served"
+    sentence: ClassVar[str] = "this connection cannot be served now: {reason}"
+    reason: str
+
+
+@attrs.define(auto_exc=True)
 class StoreUnavailable(StoreError):
     """The store cannot write now; reads are still answered."""
 

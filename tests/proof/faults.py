@@ -177,13 +177,12 @@ def _failing_start(fails: Fails, killed: int | None, m: int, gates: list[Gated],
 
 
 def _recovered(fails: Fails, gated: Gated, stage: Stage) -> Outcome:
-    """One that does not start may say so, and one that cannot write may say so once."""
+    """One that does not start may say so, and one that cannot write, or serve a connection, may say so once."""
     codes = fails.codes | {"INTERRUPTED"}
+    with suppress(Refused), gated.connect() as daemon:
+        return _judged(codes, daemon, stage)
     with gated.connect() as daemon:
-        try:
-            return _judged(codes, daemon, stage)
-        except Refused:
-            return _judged(codes, daemon, stage)
+        return _judged(codes, daemon, stage)
 
 
 ONCE: Final = tuple(map(Fails, CALLS))

@@ -5,6 +5,7 @@ Against a real daemon, on a disk of its own where the disk is what fails; a well
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import socket
@@ -152,6 +153,30 @@ def test_without_descriptors_whoever_is_connected_is_answered_and_whoever_comes_
             assert ours.copy(str(folder / "a"), str(folder / "b")).state in ("queued", "running", "completed")
             assert daemon.log.count("accept returned EMFILE") == 1
         as_promised(daemon, {kept.id: "completed"})
+
+
+@needs_root
+def test_who_comes_where_nothing_is_left_to_look_callers_up_with_is_told_so(folder: Path) -> None:
+    folder.chmod(0o755)
+    with serving(folder, None, socket_mode="0666") as daemon, daemon.connect() as ours:
+        ours.ids()
+        limits = resource.prlimit(pid(daemon), resource.RLIMIT_NOFILE)
+        taken = {int(name) for name in os.listdir(f"/proc/{pid(daemon)}/fd")}
+        free = min({*range(len(taken) + 1)} - taken)
+        resource.prlimit(pid(daemon), resource.RLIMIT_NOFILE, (free + 1, limits[1]))
+        with connected_as_nobody(daemon.socket) as other:
+            other.settimeout(PATIENCE)
+            refusal = json.loads(other.recv(4096))
+            assert refusal["error"]["message"] == "Not_served"
+            assert refusal["error"]["data"] == ["[Errno 24] Too many open files: '/'"]
+            assert other.recv(1) == b""
+
+        resource.prlimit(pid(daemon), resource.RLIMIT_NOFILE, limits)
+        with connected_as_nobody(daemon.socket) as other:
+            other.settimeout(PATIENCE)
+            other.sendall(b'{"jsonrpc":"2.0","method":"Task.ls","id":1}\n')
+            assert json.loads(other.recv(4096))["result"] == []
+        ours.ids()
 
 
 # The disk.
