@@ -24,12 +24,13 @@ PATIENCE = 30
 class DaemonProcess:
     """``taskd`` on a socket and a state folder in ``folder``; its log is ``folder/log``.
 
-    ``settings`` go into its environment.
+    ``settings`` go into its environment; ``under`` is a program that runs it as its own process.
     """
 
     folder: Path
     options: tuple[str, ...] = ()
     settings: Mapping[str, str] = attrs.field(factory=dict)
+    under: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -40,7 +41,7 @@ class DaemonProcess:
         """Returns when it listens."""
         command = [sys.executable, "-m", "taskd", "--socket", self.socket, "--state", str(self.folder / "state")]
         self.process = subprocess.Popen(
-            [*command, *self.options],
+            [*self.under, *command, *self.options],
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             env=os.environ | {f"TASKD_{name.upper()}": value for name, value in self.settings.items()},

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 tools="mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs nc:netcat-openbsd socat:socat jq:jq curl:curl node:nodejs npm:npm
        losetup:mount tmux:tmux setpriv:util-linux nginx:nginx-light systemd-analyze:systemd systemd-nspawn:systemd-container
        pgrep:procps zsh:zsh fish:fish faketime:faketime chattr:e2fsprogs qemu-storage-daemon:qemu-system-common
-       qemu-img:qemu-utils rsync:rsync"
+       qemu-img:qemu-utils rsync:rsync strace:strace"
 missing=""
 for pair in $tools; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -33,12 +34,19 @@ Said: TypeAlias = Mapping[str, Sequence[float]]
 # Beside the row's own: the bare server on 64 connections beside itself on one, where its requests come together.
 ITSELF: Final = "stat-64-bare"
 
+# Milliseconds that a sync takes longer on the disks of ``many_on``: from a fast one to one that turns.
+SLOWER: Final = (1, 2, 5)
+
+# The rows that are not in the table, and the one there whose goal they have.
+BESIDE: Final = {ITSELF: "stat-64-sum", **{f"start-64-{ms}ms": "start-64-disk" for ms in SLOWER}}
+
 # What the bare program does for one.
 DOES: Final = {
     "stat-qemu": "a read and a write by trio",
     "stat-64-sum": "a read and a write by trio, where on one connection many requests share them",
     ITSELF: "the same, beside the bare server on one connection",
     "stat-http": "a read and a write by trio",
+    **{f"start-64-{ms}ms": "the same, where each sync takes so much longer" for ms in SLOWER},
     "life-qemu": "three durable writes, one after the other, each by a thread",
     "start-64-disk": "an INSERT by the writer's thread, beside the loop that answers, on one Python lock",
     "step-dbos": "four durable writes, one after the other, each by a thread",
@@ -71,17 +79,19 @@ class Bound:
 
     def sentence(self, row: str, goal: Goal) -> str:
         """What bounds the row."""
+        if goal.met(self.ours_by_peer.value):
+            return "reached"
         if goal.met(self.bare_by_peer.value):
             return f"the barest reaches it ({DOES[row]}): what is missing is taskd's own work"
         return f"the barest does not reach it: {DOES[row]}"
 
 
 @contextmanager
-def bare(what: str) -> Iterator[str]:
+def bare(what: str, under: Sequence[str] = ()) -> Iterator[str]:
     """The socket of a bare server."""
     with peers.folder() as own:
         path = str(own / "s")
-        with peers.served(path, sys.executable, "-m", "tests.benchmarks.bare", path, what):
+        with peers.served(path, *under, sys.executable, "-m", "tests.benchmarks.bare", path, what):
             yield path
 
 
@@ -172,17 +182,31 @@ def one_life(extent: Extent) -> Mapping[str, Said]:
 
 
 def many(extent: Extent) -> Mapping[str, Said]:
+    """On this disk, and with what a sync takes longer on slower ones, which is made the same for all sides."""
+    on_slower = {f"start-64-{ms}ms": many_on(extent, ms) for ms in SLOWER}
+    return {"start-64-disk": many_on(extent), **on_slower}
+
+
+def many_on(extent: Extent, slower: int = 0) -> Said:
+    syncs = "fsync,fdatasync"
+    delays = ("--seccomp-bpf", "-e", f"trace={syncs}", "-e", f"inject={syncs}:delay_enter={slower}ms")
+    under = (peers.tool("strace", "strace"), "-D", "-f", "-qqq", "-o", "/dev/null", *delays) if slower else ()
     with (
-        peers.taskd(settings=durable.PLENTY) as daemon,
-        bare("store") as floor,
+        peers.taskd(settings=durable.PLENTY, under=under) as daemon,
+        bare("store", under) as floor,
         durable.synced(daemon.folder) as sync,
     ):
+
+        def one() -> None:
+            time.sleep(slower / 1000)
+            sync()
+
         sides: dict[str, Side] = {
-            "peer": lambda: clients.repeated(sync, extent.seconds),
+            "peer": lambda: clients.repeated(one if slower else sync, extent.seconds),
             "bare": partial(crowd, floor, durable.START, extent),
             "ours": partial(crowd, daemon.socket, durable.START, extent),
         }
-        return {"start-64-disk": in_turn(extent.rounds, sides)}
+        return in_turn(extent.rounds, sides)
 
 
 def one_step(extent: Extent) -> Mapping[str, Said]:
@@ -234,7 +258,7 @@ def main(only: tuple[str, ...], file: Path | None, profiling: bool) -> None:
         report(FULL)
         return
     goals = {row.name: row.goal for row in ROWS}
-    goals[ITSELF] = goals["stat-64-sum"]
+    goals |= {row: goals[other] for row, other in BESIDE.items()}
     head = f"{'row':<14} {'goal':>7} {'peer':>9} {'bare':>9} {'ours':>9}"
     click.echo(f"{head}  bare÷peer  ours÷peer  ours÷bare  what bounds it")
     rows: dict[str, object] = {}

@@ -61,14 +61,17 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def taskd(
-    state: Path | None = None, options: Sequence[str] = (), settings: Mapping[str, str] | None = None
+    state: Path | None = None,
+    options: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
 ) -> Iterator[DaemonProcess]:
     """A daemon of ours, in ``state`` or in a folder of its own."""
-    if _shared and not (state or options or settings):
+    if _shared and not (state or options or settings or under):
         yield _shared[0]
         return
     with folder() as own:
-        process = DaemonProcess(state or own, tuple(options), settings or {})
+        process = DaemonProcess(state or own, tuple(options), settings or {}, tuple(under))
         try:
             process.start()
             yield process
