@@ -81,7 +81,7 @@ def socket(path: str) -> Iterator[Finding]:
         advice = "whoever made it hears what you ask; name the --socket of the daemon that you mean"
         yield Finding("socket", "warning", said, advice)
     elif mode & 0o002:
-        advice = "everybody here may connect; where that is not meant, set socket_mode and socket_group"
+        advice = "everybody here may connect; where that is not meant, set SocketMode in its unit, or socket_mode"
         yield Finding("socket", "warning", said, advice)
     else:
         yield Finding("socket", "ok", said)

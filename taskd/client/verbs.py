@@ -54,8 +54,8 @@ def start(
 ) -> Call[Record]:
     """Start an operation; the task is on the daemon's disk when its record comes.
 
-    The same ``request_id`` by the same owner returns the same task, so a call that broke may be repeated.
-    ``deadline_s``: seconds from now until it fails unless it is committed.
+    The same ``request_id`` by the same caller for the same owner returns the same task, so a call that broke may
+    be repeated. ``deadline_s``: seconds from now until it fails unless it is committed.
     """
     given = _given(
         operation=operation,

@@ -53,7 +53,7 @@ class StartParams:
     description: str = ""
     owner: str | None = attrs.field(default=None, metadata={"doc": "user name; the caller's own by default"})
     request_id: str | None = attrs.field(
-        default=None, metadata={"doc": "the same id by the same owner returns the same task"}
+        default=None, metadata={"doc": "the same id by the same caller for the same owner returns the same task"}
     )
     deadline_s: float | None = attrs.field(
         default=None, metadata={"doc": "seconds from now until it fails unless committed"}
