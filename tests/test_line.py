@@ -17,7 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from taskd import config
 from taskd.errors import ConfigError
 from taskd.model import JSON, Caller, Task, now
-from taskd.operations import Handle, Operation
+from taskd.operations import Handle, Operation, Operations
 from taskd.runner.line import LOOKING, Line
 from taskd.service import Service
 from taskd.states import State
@@ -320,6 +320,37 @@ async def test_a_disk_that_does_not_answer_holds_up_its_owner_for_a_moment_and_o
         await through(service, second, await started(service, ANN, target="three"))
         looks.gate.set()
         await through(service, hanging)
+
+
+async def test_what_is_owed_to_a_disk_that_does_not_answer_at_a_start_is_held_when_it_does(
+    mock_clock: MockClock, tmp_path: Path
+) -> None:
+    mock_clock.rate = 100
+    toys, before, looks, store = Toys(), SlowLooks(), SlowLooks(), MemoryStore()
+    before.gate.set()
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        raise OSError(5, "Input/output error")
+
+    async def unmake() -> None:
+        raise OSError(16, "Device or resource busy")
+
+    def operations(look: SlowLooks) -> Operations:
+        maker = attrs.evolve(toys.operation("maker", look), run=run, verbs={"unmake": unmake})
+        return table(maker, toys.operation())
+
+    async with running(store, operations(before), str(tmp_path)) as service:
+        owing = await started(service, operation="maker", target="slow one")
+        assert (await ended(service, owing)).residue != ()
+    async with running(store, operations(looks), str(tmp_path)) as service:
+        await through(service, await started(service, target="two"))
+        looks.gate.set()
+        with trio.fail_after(1000):
+            while service.runner.line._claims.against(frozenset({"one"}), "") is None:
+                await trio.lowlevel.checkpoint()
+        task = await started(service, target="one")
+        await told(service, task, f"task {owing}, which has the same target")
 
 
 # Leaving the line.

@@ -309,6 +309,56 @@ async def test_a_target_is_let_go_of_when_its_undo_is_done(tmp_path: Path) -> No
     assert seen == ["undone", "second"]
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+async def test_a_target_that_is_given_up_is_free_when_the_try_under_way_has_come_back(
+    autojump_clock: object, tmp_path: Path, fails: bool
+) -> None:
+    seen: list[str] = []
+    hanging, go_on = trio.Event(), trio.Event()
+
+    async def run(params: NoParams, handle: Handle) -> JSON:
+        await handle.commit(None, [Undo("publish")])
+        return None
+
+    async def publish() -> None:
+        if seen == ["residue"]:
+            hanging.set()
+            await go_on.wait()
+            seen.append("tried")
+            if not fails:
+                return
+        elif seen:
+            seen.append("tried again")
+        raise OSError(30, "Read-only file system")
+
+    async def look(params: NoParams, handle: Handle) -> JSON:
+        seen.append("second")
+        return None
+
+    def targets(params: object) -> frozenset[str]:
+        return frozenset({"the target"})
+
+    first = operation(run, verbs={"publish": publish}, targets=targets)
+    second = attrs.evolve(first, name="second", run=look)
+    async with running(MemoryStore(), table(first, second), str(tmp_path)) as service:
+        one = (await service.start(ROOT, "toy", {})).id
+        live = service.registry.get(one)
+        assert live is not None
+        while not live.task.residue:
+            await live.changed()
+        seen.append("residue")
+        two = (await service.start(ROOT, "second", {})).id
+        await hanging.wait()
+        await service.destroy(ROOT, one, force=True)
+        await trio.sleep(100)
+        assert seen == ["residue"]
+        go_on.set()
+        await ended(service, two)
+        await trio.sleep(100)
+
+    assert seen == ["residue", "tried", "second"]
+
+
 class Overtaken(MemoryStore):
     """Holds up whoever has read a page."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+import attrs
 import pytest
 from trio.testing import MockClock
 
@@ -23,6 +24,7 @@ from taskd.errors import (
     TargetExists,
 )
 from taskd.model import JSON, Task
+from taskd.operations.copy import CopyParams, targets
 from taskd.states import State
 from tests.bench import ROOT
 from tests.operations.conftest import (
@@ -256,3 +258,14 @@ async def test_other_hard_links_to_a_replaced_target_keep_the_old_content(bench:
 
     assert other.read_bytes() == before
     assert (bench.folder / "target").read_bytes() == source.read_bytes()
+
+
+def test_a_target_is_the_same_before_its_filesystem_is_there(tmp_path: Path) -> None:
+    """After a start, what is owed to it may be claimed before it is mounted."""
+    params = CopyParams(source=str(tmp_path / "source"), target=str(tmp_path / "late" / "target"))
+    before = targets(params)
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "target").touch()
+
+    assert before & targets(params)
+    assert not before & targets(attrs.evolve(params, target=str(tmp_path / "target")))
