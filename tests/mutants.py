@@ -222,6 +222,27 @@ MUTANTS = (
         ("tests/test_races.py", "-k", "let_go_of"),
     ),
     Mutant(
+        "destroyed by force, a task lets go of its target in the middle of a try",
+        "service/destroying.py",
+        "        live.forget()\n",
+        "        live.forget()\n    service.runner.release(task.id)\n",
+        ("tests/test_races.py", "-k", "given_up"),
+    ),
+    Mutant(
+        "destroyed by force, a task tries its finish again",
+        "runner/journal.py",
+        "            if live.forgotten:",
+        "            if False:",
+        ("tests/test_races.py", "-k", "given_up"),
+    ),
+    Mutant(
+        "a target that comes late is nobody's",
+        "operations/copy.py",
+        '{f"path {os.path.normpath(params.target)}"}',
+        "set()",
+        ("tests/operations/test_copy.py", "-k", "before_its_filesystem"),
+    ),
+    Mutant(
         "a part file is taken for ours by its name alone",
         "operations/image/owned.py",
         "            if mark.same(mark_of(fd)) if mark is not None else _fresh(os.fstat(fd)):\n",
