@@ -171,8 +171,10 @@ async def run(params: CopyParams, handle: Handle) -> None:
 
 
 def targets(params: CopyParams) -> frozenset[str]:
-    """The target by name and by what is there now: a file may have several names, a disk its partitions."""
-    keys = set()
+    """The target as it is called, by its name in its folder, and by what is there now: a file may have several
+    names, a disk its partitions; and at a start what is owed to it may come before its filesystem or device does.
+    """
+    keys = {f"path {os.path.normpath(params.target)}"}
     # What is not there, or cannot be looked at, is refused when the copy looks.
     with suppress(OSError, ValueError), ExitStack() as files:
         folder, name = folder_of(real(params.target), files)

@@ -100,7 +100,7 @@ class Runner:
             self.registry.feed.count_from(await self.store.owners())
             found = [await revived(self.store, self.registry, each) for each in await self.store.open_tasks()]
             await recovery.kill_survivors(self, found)
-            await recovery.hold_targets(self, found)
+            await recovery.hold_targets(self, found, self._nursery)
             interrupted = recovery.interrupted(found)
             for live in found:
                 self.adopt(live)
@@ -145,7 +145,7 @@ class Runner:
         self.registry.remove(live)
         task, said = live.task, live.task.error
         logger.info("%s %s%s", task.operation, task.state, f" {said.code}" if said else "", extra=task.about)
-        if not task.journal:  # what it still owes, it holds on to
+        if live.forgotten or not task.journal:  # what it still owes, it holds on to
             self.line.let_go(task.id)
         if task.destroy_on_finish and not task.journal:
             await self.decided(live, partial(self._destroy, task))
@@ -364,13 +364,11 @@ class Runner:
         """Committed: do the finish steps, in order, until they are done; there is no other way out."""
         operation, pause = self.operations.get(live.task.operation), PATIENCE
         for step in live.task.journal:
-            while (reason := await do(live, step, operation)) is not None:
+            while not live.forgotten and (reason := await do(live, step, operation)) is not None:
                 residue = (Residue(step.verb, step.args, reason),)
                 await self.change(live, residue=residue, best_effort=True)
-                with trio.move_on_after(pause):
+                with trio.move_on_after(0 if live.forgotten else pause):
                     await live.woken()
-                if live.forgotten:
-                    return
                 pause = min(2 * pause, LONG)
         await self._insist(live, Event.FINISHED, journal=(), residue=(), progress=completed(live.progress))
 

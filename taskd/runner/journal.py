@@ -42,6 +42,8 @@ async def do(live: Live, step: Undo, operation: Operation | None) -> str | None:
             if pause is None:
                 return reason
             await trio.sleep(pause)
+            if live.forgotten:  # whoever destroyed it may have put something else there by now
+                return reason
         else:
             return None
     raise AssertionError("unreachable")

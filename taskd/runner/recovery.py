@@ -38,23 +38,29 @@ async def _kill(runner: Runner, live: Live) -> None:
             await do(live, step, operation)
 
 
-async def hold_targets(runner: Runner, found: Iterable[Live]) -> None:
+async def hold_targets(runner: Runner, found: Iterable[Live], nursery: trio.Nursery) -> None:
     """What these tasks have worked on is theirs, until they owe nothing more.
 
-    Whoever cannot be told in time, because a disk does not answer, does not keep the others waiting.
+    Whoever cannot be told in time, because a disk does not answer, does not keep the others waiting, and has it
+    when the disk does.
     """
+    owing = [live for live in found if live.task.journal]
+    told = trio.Semaphore(0)
+    for live in owing:
+        nursery.start_soon(_hold, runner, live, told)
     with trio.move_on_after(LOOKING):
-        async with trio.open_nursery() as nursery:
-            for live in found:
-                if live.task.journal:
-                    nursery.start_soon(_hold, runner, live)
+        for _ in owing:
+            await told.acquire()
 
 
-async def _hold(runner: Runner, live: Live) -> None:
+async def _hold(runner: Runner, live: Live, told: trio.Semaphore) -> None:
     try:
-        runner.line.hold(live.task, await targets_of(runner, live))
+        keys = await targets_of(runner, live)
+        if live.task.journal and not live.forgotten:
+            runner.line.hold(live.task, keys)
     except Exception:
         logger.exception("what task %s works on cannot be told", live.task.id)
+    told.release()
 
 
 def interrupted(found: Iterable[Live]) -> list[Live]:

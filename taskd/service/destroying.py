@@ -36,7 +36,8 @@ async def forget(service: Service, task: Task) -> None:
 
 
 async def give_up(service: Service, live: Live) -> None:
-    """Forget a committed task whose finish cannot be done, perhaps never: an admin says that it need not.
+    """Forget a committed task whose finish cannot be done, perhaps never: an admin says that it need not. Its
+    target is free when the try that is under way, if one is, has come back.
 
     Raises:
         StoreUnavailable: its finish is tried on, as before.
@@ -48,4 +49,3 @@ async def give_up(service: Service, live: Live) -> None:
         live.forget()
     service.registry.remove(live)
     service.registry.forget([task])
-    service.runner.release(task.id)
