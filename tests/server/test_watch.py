@@ -8,6 +8,7 @@ import pwd
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from websockets.sync.client import unix_connect
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
+from taskd.connection.streams import Subscriptions
 from taskd.service.watching import Notice, Tell, Watch
 from tests.bench import ROOT
 from tests.process import PATIENCE, DaemonProcess
@@ -383,3 +385,11 @@ async def test_the_unread_watches_of_one_connection_hold_one_batch_and_disturb_n
             await until(peer, "changed", "completed")
             assert len(holding) == 2  # by connection
             assert max(holding.values()) == 1  # and what the reader's last is about to leave may be counted yet
+
+
+async def test_a_stream_that_is_opened_when_all_are_ended_does_not_begin() -> None:
+    """The call that opens it was under way at the stop; the connection would live on as long as a stop lets it."""
+    subscriptions = Subscriptions(limit=1)
+    subscriptions.end()
+    _, following = subscriptions.add()
+    await following.run(partial(pytest.fail, "it begins"))
