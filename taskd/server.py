@@ -115,6 +115,7 @@ class Server:
     _per_user: Counter[int] = attrs.field(factory=Counter)
     _known: dict[Credentials, Caller] = attrs.field(init=False)
     _most: int = attrs.field(init=False)
+    _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
         self._calls = Calls(dialects.table(), self.service)
@@ -164,6 +165,8 @@ class Server:
                 who = await self._caller(found)
             except (OSError, RuntimeError) as error:  # no descriptor is left, or, in Python's word, no thread
                 await self._refuse(stream, NotServed(str(error)))
+                return
+            if self._stopping:
                 return
             connection = Connection(
                 stream,
@@ -215,6 +218,8 @@ class Server:
         return Limits(**{field.name: getattr(self.config, field.name) for field in attrs.fields(Limits)})
 
     def stop(self) -> None:
+        """Stop all connections, and those whose callers are being looked up before they begin."""
+        self._stopping = True
         for connection in tuple(self._connections):
             connection.stop()
 

@@ -90,6 +90,20 @@ async def test_a_task_that_is_destroyed_in_vain_stays_at_hand(tmp_path: Path) ->
         assert service.registry.newest(id) == await store.get(id) == ended
 
 
+@pytest.mark.parametrize("first", ["whole", "part"])
+async def test_of_what_is_destroyed_nothing_is_kept_whichever_goes_first(tmp_path: Path, first: str) -> None:
+    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
+        whole = (await service.start(ROOT, "external", {})).id
+        part = (await service.start(ROOT, "external", {}, parent=whole)).id
+        assert list(service.registry.parts(whole)) == [part]
+        for id in (whole, part):
+            await service.complete(ROOT, id)
+        await trio.testing.wait_all_tasks_blocked()
+        for id in (whole, part) if first == "whole" else (part, whole):
+            await service.destroy(ROOT, id)
+        assert service.registry._parts == {}
+
+
 def lines(first: int, count: int) -> list[LogLine]:
     return [LogLine(n, Time(0.0), f"line {n}") for n in range(first, first + count)]
 

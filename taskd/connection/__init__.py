@@ -112,13 +112,13 @@ class Connection:
         async with trio.open_nursery() as watching:
             async with trio.open_nursery() as answering:
                 await self._converse(answering, watching)
-                if self._framing.websocket:  # it is closed on both sides: nobody reads what else there is
+                if self._framing.websocket and not self._stopping:  # nobody reads what else there is
                     answering.cancel_scope.cancel()
                 if answering.child_tasks:
                     watching.start_soon(self._watch, watching.cancel_scope)
+            if self._stopping:
+                await self._part()
             watching.cancel_scope.cancel()
-        if self._stopping:
-            await self._part()
         if self._framing.broken:
             await self._linger()
 

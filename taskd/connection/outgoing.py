@@ -38,7 +38,9 @@ class Outgoing:
     framing: wire.Opening
     limits: Limits
     peer: Caller
-    _turn: trio.Lock = attrs.field(factory=trio.Lock)
+    # One task may begin with what another finishes, which a lock does not allow.
+    _turn: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(1, max_value=1))
+    _begun: bool = False  # what was offered has the turn until it is passed on
     _held: int = 0  # bytes of the replies that wait for their turn
 
     async def say(self, reply: JSON) -> None:
@@ -47,7 +49,7 @@ class Outgoing:
         Raises:
             BrokenResourceError: it asks and does not read, and its replies would fill our memory.
         """
-        size = len(orjson.dumps(reply, default=repr)) if self._turn.locked() else 0
+        size = len(orjson.dumps(reply, default=repr)) if self._taken else 0
         if self._held and self._held + size > self.limits.max_reply_bytes:
             raise trio.BrokenResourceError
         self._held += size
@@ -75,25 +77,35 @@ class Outgoing:
             self._turn.release()
 
     async def pass_on(self, data: bytes | bytearray) -> None:
-        """Send what replies have ``said``, in its turn; see ``tell``."""
-        await self._take_turn()
+        """Send what replies have ``said``, in its turn, which is now if it was ``offer``ed; see ``tell``."""
+        if not self._begun:
+            await self._take_turn()
+        self._begun = False
         try:
             await self._write(data)
         finally:
             self._turn.release()
 
     def offer(self, data: bytearray) -> None:
-        """Send of what replies have ``said`` as much as goes out now, nothing while another is being sent; what is
-        left is in ``data``.
+        """Send of what replies have ``said`` as much as goes out now, nothing while another is being sent.
+
+        What is left is in ``data``. It must be passed on, whatever happens: nothing else goes out before it.
 
         Raises:
             BrokenResourceError: the peer has gone.
         """
-        if not self._turn.locked():
+        if not self._taken:
             del data[: self._fits(data)]
+            if data:
+                self._turn.acquire_nowait()
+                self._begun = True
+
+    @property
+    def _taken(self) -> bool:
+        return not self._turn.value
 
     async def _take_turn(self) -> None:
-        if self._turn.locked():
+        if self._taken:
             await self._turn.acquire()
         else:  # no detour over the scheduler for what nobody disputes
             self._turn.acquire_nowait()

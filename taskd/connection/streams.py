@@ -88,6 +88,7 @@ class Subscriptions:
     turn: trio.Lock = attrs.field(factory=trio.Lock)
     _open: dict[str, Following] = attrs.field(factory=dict)
     _numbers: Iterator[int] = attrs.field(factory=lambda: count(1))
+    _over: bool = False
 
     def add(self, name: str | None = None) -> tuple[str, Following]:
         """A new one; where its ``name`` is taken, the stream that had it is ended.
@@ -101,7 +102,7 @@ class Subscriptions:
             self.close(name)
         if len(self._open) >= self.limit:
             raise TooManySubscriptions(self.limit)
-        following = self._open[name] = Following()
+        following = self._open[name] = Following(over=self._over)
         return name, following
 
     def close(self, name: str) -> None:
@@ -117,7 +118,8 @@ class Subscriptions:
             del self._open[name]
 
     def end(self) -> None:
-        """End them all."""
+        """End them all; one that is opened after this has its end already."""
+        self._over = True
         for following in self._open.values():
             following.end()
 

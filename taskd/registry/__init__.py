@@ -358,8 +358,10 @@ class Registry:
             ticket.gone = True
             self.show(ticket, task)
             self._parts.pop(task.id, None)
-            if task.parent is not None:
-                self._parts.get(task.parent, set()).discard(task.id)
+            if task.parent is not None and (parts := self._parts.get(task.parent)):
+                parts.discard(task.id)
+                if not parts:
+                    del self._parts[task.parent]
 
     def touch(self, task: Task | None = None, *places: tuple[str, str]) -> int | None:
         """Show ``task`` once more, unchanged; or a revision for what is no task, with a ring at those ``places``

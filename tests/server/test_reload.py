@@ -413,6 +413,23 @@ async def test_whoever_is_looked_up_while_the_roles_change_gets_the_new_ones(
 
 
 @as_root
+async def test_whoever_is_looked_up_while_the_daemon_stops_is_not_served(
+    daemon: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Slow, "go", threading.Event())
+    async with daemon(socket_mode="0666", admins=Slow(("nobody",))), nobody() as late:
+        await late.send({"jsonrpc": "2.0", "method": "Task.ls", "id": 1})
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGTERM)
+        await trio.testing.wait_all_tasks_blocked()
+        Slow.go.set()
+        with pytest.raises((EOFError, trio.BrokenResourceError)):
+            await late.reply()
+
+
+@as_root
 async def test_whoever_has_another_role_now_is_disconnected_and_nobody_else_is(
     daemon: Start, reload: Reload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

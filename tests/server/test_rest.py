@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -12,7 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from taskd.connection import rest
+from taskd.connection import Limits, rest
+from taskd.connection.outgoing import Outgoing
+from taskd.wire import Opening
+from tests.bench import ROOT
 from tests.server.conftest import Peer, Start
 
 HELD = {"jsonrpc": "2.0", "method": "Task.ls", "params": {"dbg": ""}, "id": 1}
@@ -132,3 +136,74 @@ async def test_who_is_cancelled_while_it_rests_is_not_served_any_more() -> None:
             # And may come again, to hear what it has not.
             assert await resting(where, theirs, None) is None
             nursery.cancel_scope.cancel()
+
+
+# A reply of which the socket took only a part, before the connection's own task has its turn.
+
+TOLD = b'{"told":1}\n'
+
+
+async def begun(sock: socket.socket) -> tuple[Outgoing, bytearray, bytes]:
+    """What sends on ``sock``, what is left of the reply that it has begun, and the whole reply."""
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    out = Outgoing(stream, Opening(), Limits(), ROOT)
+    whole = json.dumps("x" * 1_000_000).encode() + b"\n"
+    left = bytearray(whole)
+    out.offer(left)
+    assert 0 < len(left) < len(whole)
+    return out, left, whole
+
+
+async def read(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    with trio.fail_after(20):
+        while len(data) < size:
+            await trio.lowlevel.wait_readable(sock)
+            data += sock.recv(1 << 16)
+    return data
+
+
+async def test_nothing_goes_out_inside_of_a_reply_that_has_begun() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        out, left, whole = await begun(theirs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(out.tell, [{"told": 1}])
+            nursery.start_soon(out.say, {"told": 1})
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(out.pass_on, left)
+            assert await read(ours, len(whole) + 2 * len(TOLD)) == whole + 2 * TOLD
+
+
+async def test_who_is_cancelled_behind_a_reply_that_has_begun_takes_nothing_from_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        out, left, whole = await begun(theirs)
+        with trio.move_on_after(0) as scope:
+            await out.tell([{"never": 1}])
+        assert scope.cancelled_caught
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(out.pass_on, left)
+            assert await read(ours, len(whole)) == whole
+        await out.tell([{"told": 1}])
+        assert ours.recv(100) == TOLD
+
+
+async def test_nobody_waits_behind_a_reply_that_breaks_off() -> None:
+    broken: list[str] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        out, left, _ = await begun(theirs)
+
+        async def breaks(name: str, send: Callable[[], Awaitable[None]]) -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await send()
+            broken.append(name)
+
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(breaks, "told", partial(out.tell, [{"told": 1}]))
+                await trio.testing.wait_all_tasks_blocked()
+                ours.close()
+                nursery.start_soon(breaks, "begun", partial(out.pass_on, left))
+    assert broken == ["begun", "told"]

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import unix_connect
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
+from taskd.connection.streams import Subscriptions
 from taskd.service.watching import Notice, Tell, Watch
 from tests.bench import ROOT
 from tests.process import PATIENCE, DaemonProcess
@@ -226,6 +232,45 @@ def test_a_websocket_is_told_that_the_daemon_stops(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "call"),
+    [
+        (
+            "/jsonrpc",
+            {"jsonrpc": "2.0", "method": "Task.wait", "params": {"id": "ID", "after_revision": 0}, "id": 1},
+        ),
+        ("/api/tasks", {"call": "task.view", "streamId": "1", "payload": {"id": "ID"}}),
+    ],
+)
+async def test_a_stop_cuts_no_message_of_a_websocket_that_has_begun(
+    daemon: Start, path: str, call: dict[str, Any]
+) -> None:
+    """One that is longer than a socket takes, to a peer that reads only then; the close is behind it."""
+    status, text = "s" * 500_000, ""
+    client = WSConnection(ConnectionType.CLIENT)
+    async with daemon(max_text=len(status)) as running, running.peer() as producer, running.peer() as peer:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        await producer.call("Task.update", id=id, status=status)
+        await peer.send(client.send(Request(host="taskd", target=path)))
+        client.receive_data(await peer.stream.receive_some())
+        assert isinstance(next(client.events()), AcceptConnection)
+        await peer.send(client.send(TextMessage(json.dumps(call).replace("ID", id))))
+        await trio.lowlevel.wait_readable(peer.stream.socket)
+        signal.raise_signal(signal.SIGTERM)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            while data := await peer.stream.receive_some():
+                client.receive_data(data)
+    *messages, closed = client.events()
+    for message in messages:
+        assert isinstance(message, TextMessage)
+        text += message.data
+    assert isinstance(closed, CloseConnection)
+    assert (closed.code, closed.reason) == (1001, "the daemon stops")
+    said = json.loads(text)
+    assert (said["result"] if "result" in said else said["payload"])["status"] == status
+
+
+@pytest.mark.parametrize(
     ("path", "headers", "status"),
     [
         ("/nothing", {}, 404),
@@ -340,3 +385,11 @@ async def test_the_unread_watches_of_one_connection_hold_one_batch_and_disturb_n
             await until(peer, "changed", "completed")
             assert len(holding) == 2  # by connection
             assert max(holding.values()) == 1  # and what the reader's last is about to leave may be counted yet
+
+
+async def test_a_stream_that_is_opened_when_all_are_ended_does_not_begin() -> None:
+    """The call that opens it was under way at the stop; the connection would live on as long as a stop lets it."""
+    subscriptions = Subscriptions(limit=1)
+    subscriptions.end()
+    _, following = subscriptions.add()
+    await following.run(partial(pytest.fail, "it begins"))
