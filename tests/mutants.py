@@ -38,6 +38,7 @@ LINE = ("tests/test_line.py",)
 ACCESS = ("tests/test_access.py", "tests/test_tokens.py")
 RACES = ("tests/test_races.py",)
 WATCHING = ("tests/test_watching.py",)
+REGISTRY = ("tests/test_registry.py",)
 CONTRACT = ("tests/store/test_contract.py",)
 SQLITE = ("tests/store/test_sqlite.py",)
 MODEL = ("tests/test_model.py",)
@@ -473,6 +474,27 @@ MUTANTS = (
         RUNNER,
     ),
     Mutant(
+        "a change is stored with a revision that was not set aside",
+        "registry/__init__.py",
+        "        if not self._left(best_effort=best_effort):\n",
+        "        if False:\n",
+        REGISTRY,
+    ),
+    Mutant(
+        "a change is shown with a revision that was not set aside",
+        "registry/__init__.py",
+        " and self._tickets[0].revision < self._ceiling:\n",
+        ":\n",
+        REGISTRY,
+    ),
+    Mutant(
+        "calls leave no revision to an undo",
+        "registry/__init__.py",
+        "(0 if best_effort else BLOCK // 4)",
+        "0",
+        REGISTRY,
+    ),
+    Mutant(
         "revisions that were set aside are given again",
         "store/rows.py",
         """{"next_revision": first + count, "revision_seal": seal(first + count)}""",
@@ -715,9 +737,9 @@ MUTANTS = (
     Mutant(
         "what is destroyed stays at hand until it is shown",
         "registry/__init__.py",
-        "            self._ended.pop(task.id, None)\n            ticket = self.take(None)\n",
-        "            ticket = self.take(None)\n",
-        ("tests/test_registry.py",),
+        "            self._ended.pop(task.id, None)\n            ticket = self._place(None)\n",
+        "            ticket = self._place(None)\n",
+        REGISTRY,
     ),
     Mutant(
         "a list that was read before a change is kept after it",

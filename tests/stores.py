@@ -30,9 +30,13 @@ class SlowStore(MemoryStore):
 
 @attrs.define(eq=False)
 class StuckStore(MemoryStore):
-    """Cannot write or delete while it is ``full``."""
+    """Cannot write, delete or set revisions aside while it is ``full``."""
 
     full: bool = False
+
+    async def reserve(self, count: int) -> int:
+        self._check()
+        return await super().reserve(count)
 
     async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         self._check()

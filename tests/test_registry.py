@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from taskd.operations.external import OPERATION as EXTERNAL
 from taskd.registry import AT_HAND, Live, Registry
 from taskd.registry.logs import OVERHEAD, Logs
 from taskd.states import State
+from taskd.store import rows
 from taskd.store.memory import MemoryStore
-from tests.bench import ROOT, running
+from taskd.store.sqlite import SqliteStore
+from tests.bench import ROOT, ended, running
 from tests.store.test_contract import task
 from tests.stores import StuckStore
-from tests.test_runner import NoParams, operation, table
+from tests.test_runner import NoParams, World, operation, reached, table
 
 
 async def test_the_tasks_of_an_owner_are_found_oldest_first_until_they_end(tmp_path: Path) -> None:
@@ -198,3 +202,84 @@ def test_a_task_that_was_made_under_a_claim_is_counted_once() -> None:
         raise RuntimeError
 
     assert registry.owned("ann") == 1
+
+
+# Revisions: none is used that was not set aside.
+
+
+def no_room(connection: sqlite3.Connection, count: int) -> int:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_no_task_is_stored_with_a_revision_that_was_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the disk was full for long, and has room again just before the store tries to set some aside."""
+    monkeypatch.setattr("taskd.registry.BLOCK", 100)
+    path = tmp_path / "taskd.sqlite"
+    store, stored = await SqliteStore.open(path), 0
+    async with running(store, table(EXTERNAL), str(tmp_path / "work")) as service:
+        id = (await service.start(ROOT, "external", {})).id
+        monkeypatch.setattr(rows, "reserve", no_room)
+        while service.registry.touch() is not None:
+            pass
+        await trio.testing.wait_all_tasks_blocked(0.1)  # until that was tried, in vain
+        for change in (service.start(ROOT, "external", {}), service.complete(ROOT, id)):
+            with suppress(StoreUnavailable):
+                await change
+                stored += 1
+    await store.close()
+
+    store = await SqliteStore.open(path)  # which refuses a revision that was never given
+    assert (stored, [task.id for task in await store.open_tasks()]) == (0, [id])
+    await store.close()
+
+
+async def test_calls_leave_revisions_for_the_undo_that_may_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    monkeypatch.setattr("taskd.registry.BLOCK", 100)
+    store, world = StuckStore(), World()
+    async with running(store, table(world.operation()), str(tmp_path)) as service:
+        id = (await service.start(ROOT, "toy", {})).id
+        await reached(service, id, State.RUNNING)
+        await trio.testing.wait_all_tasks_blocked()
+        store.full = True
+        while service.registry.touch() is not None:
+            pass
+        for _ in range(200):
+            with pytest.raises(StoreUnavailable):
+                await service.start(ROOT, "toy", {})
+        with pytest.raises(StoreUnavailable):
+            await service.cancel(ROOT, id)
+        with trio.fail_after(60):
+            while world.made:
+                await trio.sleep(0.1)
+        assert (await service.get(ROOT, id)).state is State.UNDOING
+        store.full = False
+        task = await ended(service, id)
+
+    assert task.state is State.CANCELLED
+
+
+async def test_what_is_destroyed_when_no_revision_is_left_is_shown_when_there_are_some(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """It cannot be refused any more. Here it takes three blocks, one after the other."""
+    monkeypatch.setattr("taskd.registry.BLOCK", 100)
+    store, registry = StuckStore(), Registry()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(registry.keep_revisions, store.reserve)
+        store.full = True
+        registry.forget(task() for _ in range(300))
+        assert registry.feed.revision == 100
+        with pytest.raises(StoreUnavailable):
+            registry.take(None, best_effort=True)
+        store.full = False
+        with trio.fail_after(60):
+            while registry.feed.revision < 300:
+                await registry.feed.moved()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await store.reserve(1) == 401
+        registry.give_up(registry.take(None))
+        nursery.cancel_scope.cancel()

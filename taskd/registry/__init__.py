@@ -29,7 +29,7 @@ from taskd.states import State
 __all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Kept", "Live", "Logs", "Registry", "Ticket"]
 
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
-# restart. A block is written long before the one in use is spent.
+# restart. A block is written when half of the one in use is spent.
 BLOCK = 1_000_000
 
 # So many of the tasks that ended last are at hand: who waited for an end asks for the task, or destroys it, next.
@@ -281,12 +281,33 @@ class Registry:
             try:
                 self._ceiling = await reserve(BLOCK) + BLOCK
             except StoreUnavailable:
-                await trio.sleep(1)  # there is half a block left; meanwhile only progress is shown late
+                await trio.sleep(1)
             else:
-                self._low = trio.Event()
+                if self._next <= self._ceiling - BLOCK // 2:
+                    self._low = trio.Event()
+                self._advance()
 
-    def take(self, live: Live | None) -> Ticket:
-        """Take the next place in the order; it must be shown or given up."""
+    def take(self, live: Live | None, *, best_effort: bool = False) -> Ticket:
+        """Take the next place in the order; it must be shown or given up.
+
+        The law: nothing is stored or shown with a revision that is not set aside: the next run would give it
+        again, and not start on a database that has it. What is stored has its place from here. Only what is not
+        stored and cannot be refused (``tell``, ``forget``) may get one beyond, and is shown when it is set aside.
+
+        Callers try again without end: they leave a quarter of a block to that, and to what is done with
+        ``best_effort``, as the undo that may be what makes room on a full disk.
+
+        Raises:
+            StoreUnavailable: no revision is left; nothing has begun.
+        """
+        if not self._left(best_effort=best_effort):
+            raise StoreUnavailable("no revisions could be set aside")
+        return self._place(live)
+
+    def _left(self, *, best_effort: bool = False) -> bool:
+        return self._next < self._ceiling - (0 if best_effort else BLOCK // 4)
+
+    def _place(self, live: Live | None) -> Ticket:
         ticket = Ticket(self._next, live)
         self._next += 1
         if self._next > self._ceiling - BLOCK // 2:
@@ -299,6 +320,10 @@ class Registry:
         ticket.task, ticket.ready = task, True
         self._advance()
 
+    def tell(self, live: Live, task: Task | None = None) -> None:
+        """Show what is in memory only; where no revision is left, as soon as there is one."""
+        self.show(self._place(live), task)
+
     async def shown(self, live: Live, ticket: Ticket) -> None:
         """Wait until the changes before ``ticket`` have happened too, so that it can be seen."""
         while live.task.revision < ticket.revision:
@@ -310,7 +335,7 @@ class Registry:
         self._advance()
 
     def _advance(self) -> None:
-        while self._tickets and self._tickets[0].ready:
+        while self._tickets and self._tickets[0].ready and self._tickets[0].revision < self._ceiling:
             ticket = self._tickets.popleft()
             if (live := ticket.live) is not None:
                 live.reported = 0 if ticket.task is None else live.reported
@@ -336,9 +361,7 @@ class Registry:
         live.progress = progress
         if live.reported:
             return  # it will be shown with what is waiting already
-        # Without revisions left (the store has not answered for half a million changes) it is shown with the
-        # next durable change.
-        if self._next < self._ceiling:
+        if self._left():  # else it is shown with the next durable change
             ticket = self.take(live)
             live.reported = ticket.revision
             self.show(ticket)
@@ -354,7 +377,7 @@ class Registry:
         for task in tasks:
             self._settled(task)
             self._ended.pop(task.id, None)
-            ticket = self.take(None)
+            ticket = self._place(None)
             ticket.gone = True
             self.show(ticket, task)
             self._parts.pop(task.id, None)
@@ -369,7 +392,7 @@ class Registry:
 
         None where no revision is left for it; see ``report``.
         """
-        if self._next >= self._ceiling:
+        if not self._left():
             return None
         before = self.feed.revision
         live = None if task is None else self.get(task.id)

@@ -159,7 +159,7 @@ class Runner:
         """Move, store and show: the one road of every durable change.
 
         With ``best_effort`` a store that cannot write is passed over: the change is shown, and stored with the
-        next one. Raises StoreUnavailable otherwise, with nothing changed.
+        next one. Raises StoreUnavailable otherwise, with nothing changed, and where no revision is left for it.
         """
         async with live.lock:
             await self.write(live, *events, best_effort=best_effort, **changes)
@@ -171,8 +171,8 @@ class Runner:
         if live.forgotten:
             return
         end, state = live.log_end, after(live.task.state, *events)
+        ticket = self.registry.take(live, best_effort=best_effort)
         lines = numbered(live, log, self.log_lines)
-        ticket = self.registry.take(live)
         if events and state.ended:
             changes["finished_at"] = now()
             if state is not State.COMPLETED:
@@ -301,7 +301,7 @@ class Runner:
 
     def _door(self, live: Live, *, open: bool) -> None:
         """Show whether a cancel is still accepted; what makes it so is the lock that ``commit`` holds."""
-        self.registry.show(self.registry.take(live), attrs.evolve(live.task, cancellable=open))
+        self.registry.tell(live, attrs.evolve(live.task, cancellable=open))
 
     async def _unwind(self, live: Live) -> None:
         """Undoing: undo what is journaled, last to first; then, and only then, decide how it ended."""
@@ -392,7 +392,6 @@ class Runner:
                 try:
                     await self.write(live, cancel_requested=True)
                 except StoreUnavailable:  # shown all the same, and noted with the next change
-                    asked = attrs.evolve(live.task, cancel_requested=True)
-                    self.registry.show(self.registry.take(live), asked)
+                    self.registry.tell(live, attrs.evolve(live.task, cancel_requested=True))
                     raise
             return Answer.ACCEPTED

@@ -33,5 +33,5 @@ async def revived(store: Store, registry: Registry, task: Task) -> Live:
     end = await store.log_end(task.id)
     live = Live(task, log_end=end, log_kept=end)
     registry.add(live)
-    registry.show(registry.take(live))
+    registry.tell(live)
     return live

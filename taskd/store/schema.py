@@ -171,11 +171,13 @@ def connect(path: Path, *, readonly: bool = False) -> sqlite3.Connection:
 
 def _make_file(path: Path) -> None:
     if not path.exists():
-        # It gets its name when it is whole: an empty file of that name is one that was cut. That name is on the
-        # disk before anything else is in it: SQLite syncs the folder with the first sync of its log.
+        # It gets its name when it is whole: an empty file of that name is one that was cut. With the first sync of
+        # each journal SQLite syncs the folder. So that name is on the disk before anything else is in it; and what
+        # an admin left who removed a damaged file is gone before: SQLite would play its log into the new one.
         new = path.with_name(f"{path.name}.new")
-        for each in (new, *(new.with_name(f"{new.name}-{end}") for end in ("journal", "wal"))):
-            each.unlink(missing_ok=True)
+        beside = [f"{name}-{end}" for name in (new.name, path.name) for end in ("journal", "wal", "shm")]
+        for name in (new.name, *beside):
+            path.with_name(name).unlink(missing_ok=True)
         # Params may be private (law L11). The files that SQLite makes beside it get the same mode.
         os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(connect(new)) as connection:

@@ -257,6 +257,28 @@ async def test_what_a_crash_left_of_a_file_that_was_being_made_is_made_anew(path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+async def test_without_its_file_a_database_begins_anew_whatever_is_left_beside_it(path: Path) -> None:
+    """An admin removes a damaged file after a crash, and not the log, which SQLite would play into the new one."""
+    store = await SqliteStore.open(path)
+    await store.create(task())
+    await store.add_token(token("a0000000"))
+    log = path.with_name(f"{path.name}-wal")
+    left = log.read_bytes()  # as it is after a kill: to close it would fold it into the file
+    await store.close()
+    path.unlink()
+    log.write_bytes(left)
+    for name in ("taskd.sqlite-journal", "taskd.sqlite-shm"):
+        path.with_name(name).write_bytes(b"of the old one")
+
+    store = await SqliteStore.open(path)
+    assert (await store.ids(), await store.tokens(), await store.reserve(1)) == ([], [], 1)
+    await store.close()
+    store = await SqliteStore.open(path)
+    assert (await store.create(task())).seq == 1
+    await store.close()
+    assert {file.name for file in path.parent.iterdir()} == {"taskd.sqlite", "spare"}
+
+
 # What is damaged.
 
 
