@@ -55,7 +55,7 @@ async def reload(read: Callable[[], Config], running: Running) -> None:
         await running.apply(attrs.evolve(running.config, **{name: getattr(settings, name) for name in changed}))
         outcome = f"the settings are reloaded; changed: {', '.join(changed) or 'none'}"
         logger.info("%s", outcome)
-    except ConfigError as error:
+    except (ConfigError, RuntimeError) as error:  # the latter: how Python says that there is no thread to read in
         outcome = f"the settings stay as they were: {error}"
         logger.error("%s", outcome)
     finally:

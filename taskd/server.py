@@ -140,7 +140,7 @@ class Server:
         for connection, (found, who) in tuple(self._connections.items()):
             try:
                 same = who == await self._caller(found)
-            except OSError:  # it cannot be told now
+            except (OSError, RuntimeError):  # it cannot be told now: no descriptor is left, or no thread
                 same = False
             if not same:
                 connection.stop(1008, "the roles of this caller have changed")

@@ -83,13 +83,13 @@ def notify(*assignments: str) -> bool:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(PATIENCE)
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(PATIENCE)
             sock.sendto("\n".join(assignments).encode(), "\0" + address[1:] if address[0] == "@" else address)
-        except OSError as error:
-            logger.warning("systemd was not told %s: %s", assignments[0], error)
-            return False
+    except OSError as error:
+        logger.warning("systemd was not told %s: %s", assignments[0], error)
+        return False
     return True
 
 

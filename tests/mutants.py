@@ -403,10 +403,8 @@ MUTANTS = (
     Mutant(
         "a finish is tried once",
         RUN,
-        """                with trio.move_on_after(pause):
+        """                with trio.move_on_after(0 if live.forgotten else pause):
                     await live.woken()
-                if live.forgotten:
-                    return
                 pause = min(2 * pause, LONG)
 """,
         "                break\n",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -186,6 +187,19 @@ def test_a_reload_is_told_with_its_time_and_ends_with_ready(
 
 def test_without_a_manager_nobody_is_told() -> None:
     assert not systemd.notify("READY=1")
+
+
+def test_without_a_descriptor_for_it_a_notification_is_lost_and_no_more(
+    manager: Notified, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        assert not systemd.notify("WATCHDOG=1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert caplog.messages == ["systemd was not told WATCHDOG=1: [Errno 24] Too many open files"]
 
 
 def test_a_manager_that_does_not_listen_does_not_stop_the_daemon(

@@ -26,7 +26,7 @@ import trio
 
 from taskd.errors import BadParams, CommandFailed, FolderMissing, PermissionDenied
 from taskd.model import JSON
-from taskd.operations import Handle, Operation
+from taskd.operations import Handle, Operation, in_thread
 from taskd.operations.program import PATH, Program, find, perform
 from taskd.operations.session import MARK, Session, end
 from taskd.runner.rights import current
@@ -115,7 +115,7 @@ async def run(params: CommandParams, handle: Handle) -> JSON:
     """
     if current() is not None:
         raise PermissionDenied("run a program: it would have the daemon's rights")
-    await trio.to_thread.run_sync(check, params, abandon_on_cancel=True)
+    await in_thread(check, params, abandon_on_cancel=True)
     if params.undo_argv is not None:
         await handle.journal(
             "run_undo",

@@ -30,6 +30,7 @@ import trio
 from taskd.errors import CommandFailed, CommandNotFound, FolderMissing, OsRefusal, Refusal
 from taskd.operations import launch
 from taskd.operations.session import Session, end
+from taskd.runner.rights import in_thread
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -85,7 +86,7 @@ async def perform(
         CommandNotFound, FolderMissing, OsRefusal: it could not be started.
         StillAlive: its session cannot be ended.
     """
-    path = await trio.to_thread.run_sync(find, program.argv[0], abandon_on_cancel=True)
+    path = await in_thread(find, program.argv[0], abandon_on_cancel=True)
     with _launched(path, program) as child:
         session, ended = Session.of(child.process.pid, task), trio.Event()
         async with trio.open_nursery() as nursery:

@@ -21,9 +21,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 import trio
+from trio.lowlevel import RunVar
 
 from taskd.model import Rights
 from taskd.runner.credentials import Credentials, wearing
@@ -33,6 +35,10 @@ T = TypeVar("T")
 # A worker thread has a copy of these from whoever entered it.
 _acting: ContextVar[Rights | None] = ContextVar("the rights of the task that acts", default=None)
 _before: ContextVar[Credentials | None] = ContextVar("what this thread wore before", default=None)
+
+# How many threads one may have at once; whose they are is kept for as long as there are any.
+_THREADS: Final = 40
+_limiters: RunVar[WeakValueDictionary[object, trio.CapacityLimiter]] = RunVar("taskd threads of users")
 
 
 def current() -> Rights | None:
@@ -81,15 +87,29 @@ async def in_thread(
 ) -> T:
     """Call it in a worker thread, with the rights of the task; a cancel waits until it has returned.
 
-    Only what changes nothing may be abandoned on cancel.
+    Only what changes nothing may be abandoned on cancel. Without a ``limiter`` the user's ``threads`` are it.
 
     Raises:
         PermissionDenied: the daemon cannot act with these rights; it was not called.
     """
-    call = _with_rights
+    call, limiter = _with_rights, limiter or threads(uid())
     return await trio.to_thread.run_sync(
         call, function, *args, limiter=limiter, abandon_on_cancel=abandon_on_cancel
     )
+
+
+def threads(whose: object) -> trio.CapacityLimiter:
+    """The threads in which what ``whose`` calls name is looked at.
+
+    A disk that does not answer keeps a thread for as long. So whoever names what is on one spends threads of its
+    own, and neither those of others nor trio's, with which callers are looked up and settings read.
+    """
+    try:
+        limiters = _limiters.get()
+    except LookupError:
+        limiters = WeakValueDictionary()
+        _limiters.set(limiters)
+    return limiters.setdefault(whose, trio.CapacityLimiter(_THREADS))
 
 
 def _with_rights(function: Callable[..., T], *args: object) -> T:

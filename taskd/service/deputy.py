@@ -14,7 +14,7 @@ import trio
 from taskd.errors import PermissionDenied
 from taskd.model import Caller, Rights
 from taskd.runner import Operation, contained
-from taskd.runner.rights import able, root_of
+from taskd.runner.rights import able, root_of, threads
 
 
 async def rights_of(caller: Caller, kind: Operation, params: object, roots: tuple[str, ...]) -> Rights | None:
@@ -28,7 +28,8 @@ async def rights_of(caller: Caller, kind: Operation, params: object, roots: tupl
     if caller.uid is not None and caller.gid is not None:
         rights = Rights(caller.uid, caller.gid, tuple(sorted(caller.groups)))
     else:
-        rights = await trio.to_thread.run_sync(_beneath, kind, params, roots)
+        # Whose rights is what this looks for: until then it has threads by the caller's name.
+        rights = await trio.to_thread.run_sync(_beneath, kind, params, roots, limiter=threads(caller.user))
     if not able(rights):
         raise PermissionDenied(f"start {kind.name}: this daemon is not root, and acts only for its own user")
     return rights

@@ -55,9 +55,11 @@ async def shown(service: Service, read: Task) -> Task | None:
     return read if read.state.ended else await service.newest(read.id)
 
 
-async def ids_text(service: Service, caller: Caller) -> bytes:
+async def ids_text(service: Service, caller: Caller, operation: str | None = None) -> bytes:
     """What ``ids`` gives, in JSON."""
-    return service.store.ids_at_hand(owner=listed(caller)) or await service.store.ids_text(owner=listed(caller))
+    return ids_at_hand(service, caller, operation) or await service.store.ids_text(
+        owner=listed(caller), operation=operation
+    )
 
 
 def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> bytes | None:

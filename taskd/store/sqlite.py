@@ -98,12 +98,8 @@ class SqliteStore:
 
     async def _read(self, act: Act[T]) -> T:
         """Read what may be long, in a worker thread, one at a time."""
-
-        def read() -> T:
-            with _readable():
-                return act(self._readings)
-
-        return await trio.to_thread.run_sync(read, limiter=self._reading)
+        with _readable():
+            return await trio.to_thread.run_sync(act, self._readings, limiter=self._reading)
 
     async def reserve(self, count: int) -> int:
         """The first write of a run is this one: for that, what is spare is given up."""
@@ -193,5 +189,6 @@ class SqliteStore:
 def _readable() -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes what it does not understand
+    # SQLite quotes what it does not understand; RuntimeError is how Python says EAGAIN of a thread.
+    except (sqlite3.Error, UnicodeDecodeError, RuntimeError) as error:
         raise StoreError(f"the store cannot read: {error}") from error

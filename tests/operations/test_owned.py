@@ -11,6 +11,7 @@ import pytest
 from taskd.errors import OsRefusal, Unproven
 from taskd.operations.image.owned import Mark, mark_at, remove, replace, unlink
 from tests.operations.conftest import mounted, needs_root, output
+from tests.starved import no_thread
 
 
 def mark(path: Path) -> Mark:
@@ -27,6 +28,20 @@ def test_a_file_with_the_mark_is_removed_and_again_is_fine(tmp_path: Path) -> No
     for _ in range(2):
         remove(str(path), home, own)
         assert not path.exists()
+
+
+def test_a_large_file_that_is_removed_is_let_go_of_also_where_there_is_no_thread_for_that(tmp_path: Path) -> None:
+    path = tmp_path / "part"
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 17 << 20)
+    home, own = mark(tmp_path), mark(path)
+    before = os.listdir("/proc/self/fd")
+
+    with no_thread():
+        remove(str(path), home, own)
+
+    assert not path.exists()
+    assert os.listdir("/proc/self/fd") == before
 
 
 @needs_root

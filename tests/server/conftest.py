@@ -83,7 +83,9 @@ Start = Callable[..., AbstractAsyncContextManager[Daemon]]
 
 
 @asynccontextmanager
-async def _daemon(folder: Path, **settings: Any) -> AsyncIterator[Daemon]:
+async def _daemon(
+    folder: Path, table: operations.Operations | None = None, **settings: Any
+) -> AsyncIterator[Daemon]:
     config = Config(socket=str(folder / "s"), state=str(folder / "state"), **settings)
     with server.lock(Path(config.state)):
         async with trio.open_nursery() as nursery:
@@ -92,7 +94,7 @@ async def _daemon(folder: Path, **settings: Any) -> AsyncIterator[Daemon]:
             def read() -> Config:
                 return found[0].settings
 
-            start = partial(server.serve, config, operations.load(), MemoryStore(), read=read)
+            start = partial(server.serve, config, table or operations.load(), MemoryStore(), read=read)
             service: Service = await nursery.start(start)
             found.append(Daemon(config.socket, service, config))
             yield found[0]

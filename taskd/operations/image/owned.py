@@ -281,9 +281,10 @@ def _let_go(fd: int) -> None:
     GiB; the removal is durable already, so with a big file nobody waits for that.
     """
     if os.fstat(fd).st_blocks * 512 > _BIG:
-        threading.Thread(target=os.close, args=(fd,), name="taskd lets go").start()
-    else:
-        os.close(fd)
+        with suppress(RuntimeError):  # how Python says that there is no thread to be had
+            threading.Thread(target=os.close, args=(fd,), name="taskd lets go").start()
+            return
+    os.close(fd)
 
 
 def _fresh(found: os.stat_result) -> bool:
