@@ -293,9 +293,7 @@ class Registry:
         The law: nothing is stored or shown with a revision that is not set aside: the next run would give it
         again, and not start on a database that has it. What is stored has its place from here. Only what is not
         stored and cannot be refused (``tell``, ``forget``) may get one beyond, and is shown when it is set aside.
-
-        Callers try again without end: they leave a quarter of a block to that, and to what is done with
-        ``best_effort``, as the undo that may be what makes room on a full disk.
+        A quarter of a block is left to that, and to ``best_effort``: an undo may be what makes room on the disk.
 
         Raises:
             StoreUnavailable: no revision is left; nothing has begun.
@@ -381,10 +379,10 @@ class Registry:
             ticket.gone = True
             self.show(ticket, task)
             self._parts.pop(task.id, None)
-            if task.parent is not None and (parts := self._parts.get(task.parent)):
+            if parts := self._parts.get(task.parent or ""):
                 parts.discard(task.id)
                 if not parts:
-                    del self._parts[task.parent]
+                    del self._parts[task.parent or ""]
 
     def touch(self, task: Task | None = None, *places: tuple[str, str]) -> int | None:
         """Show ``task`` once more, unchanged; or a revision for what is no task, with a ring at those ``places``
