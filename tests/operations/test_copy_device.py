@@ -170,6 +170,29 @@ async def test_a_device_is_put_back_before_the_copy_starts_anew(
         assert os.listdir(bench.workspace) == []
 
 
+async def test_an_undo_compares_with_the_disk_and_not_with_what_is_cached_of_it(
+    disk: Disk, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """As a failed writeback leaves it: the old bytes are in the page cache, clean, the new ones on the disk."""
+    before, store = disk.read(), MemoryStore()
+    id = await stopped_in_the_middle(tmp_path, disk, store)
+    (tmp_path / "data" / "source").unlink()
+    written = disk.backing.read_bytes()
+    assert written != before
+    with disk.backing.open("r+b", buffering=0) as backing, disk.node.open("rb") as held:
+        backing.write(before)
+        assert held.read() == before
+        backing.seek(0)
+        backing.write(written)
+        assert disk.read() == before, "the device is not cached"
+
+        async with at_bench(tmp_path, store) as bench:
+            task = await bench.service.wait(ROOT, id)
+
+    assert code(task) == "SOURCE_MISSING"
+    assert disk.backing.read_bytes() == before
+
+
 async def test_an_undo_never_writes_to_another_device(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What is at the device's node now is as big and has its number; the residue waits until it is back."""
     backing, store = image(tmp_path / "disk", SIZE, seed=2), MemoryStore()

@@ -142,4 +142,7 @@ def _open_again(path: str, identity: Mapping[str, JSON], size: int, files: ExitS
             raise Unproven(path, "it is not provably the one that the task wrote to")
         if not image.device:
             os.ftruncate(image.fd, size)
+        # After a writeback that failed, the page cache holds as clean what the disk does not (fsync(2)): what is
+        # compared with comes from the disk. What is dirty stays, and is for the sync at the end to answer for.
+        os.posix_fadvise(image.fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return image
