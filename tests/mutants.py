@@ -258,6 +258,20 @@ MUTANTS = (
         PUT_BACK,
     ),
     Mutant(
+        "an undo believes the page cache",
+        "operations/image/preimage.py",
+        "        os.posix_fadvise(image.fd, 0, 0, os.POSIX_FADV_DONTNEED)\n",
+        "",
+        ("tests/operations/test_copy_device.py", "-k", "is_cached"),
+    ),
+    Mutant(
+        "a pre-image that is gone is taken for one that was put back",
+        "operations/image/preimage.py",
+        "        if saved is None and found.text() != digest:\n",
+        "        if False:\n",
+        ("tests/operations/test_copy_device.py", "-k", "is_gone"),
+    ),
+    Mutant(
         "what an undo is about to do is taken off the journal",
         RUN,
         "            reason = await do(live, journal[-1], self.operations.get(live.task.operation))\n",

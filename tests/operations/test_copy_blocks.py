@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from taskd import codec
 from taskd.errors import BadParams
 from taskd.model import JSON
 from taskd.operations import copy
-from taskd.operations.image import merged
+from taskd.operations.image import merged, open_image
+from taskd.operations.image.transfer import Digest, Transfer, packed
 from taskd.states import State
 from tests.operations.conftest import Bench, filesystem, image, mounted, moved, needs_root
 from tests.operations.test_copy import Params, code, paths
@@ -207,3 +209,32 @@ def test_a_bad_range_is_named(what: str, tmp_path: Path) -> None:
 
 def test_ranges_are_put_in_order_and_merged() -> None:
     assert merged([(5, 9), (0, 1), (6, 7), (9, 10), (3, 3)]) == ((0, 1), (5, 10))
+
+
+def test_a_digest_is_of_the_content_whatever_the_chunks_and_the_holes(tmp_path: Path) -> None:
+    """In its blocks of 1 MiB: something, then across a border, then nothing, then a bit at the end."""
+    size = (4 << 20) + 5000
+    data = {10: b"0123456789", (2 << 20) - 1: b"ab", size - 1: b"c"}
+
+    def digest(name: str, *, most: int, holes: bool, data: dict[int, bytes] = data) -> str:
+        with (tmp_path / name).open("wb") as file:
+            file.write(b"" if holes else bytes(size))
+            file.truncate(size)
+            for at, content in data.items():
+                os.pwrite(file.fileno(), content, at)
+        digest = Digest()
+        with ExitStack() as files:
+            source = open_image(str(tmp_path / name), os.O_RDONLY, files)
+            ranges = ((0, (2 << 20) - 1), ((2 << 20) - 1, size))
+            transfer = Transfer(source, source, packed(ranges), put=digest.put, sparse=(source.fd,))
+            while transfer.unfinished:
+                transfer.advance(most)
+        return digest.text()
+
+    one = digest("holes", most=1 << 20, holes=True)
+    assert digest("zeros", most=10_007, holes=False) == one
+    assert digest("elsewhere", most=1 << 20, holes=True, data={**data, size - 1: b"", size - 2: b"c"}) != one
+    assert digest("other", most=1 << 20, holes=True, data={**data, 10: b"012345678"}) != one
+    assert digest("another block", most=1 << 20, holes=True, data={10: data[10]}) != digest(
+        "and another", most=1 << 20, holes=True, data={10 + (1 << 20): data[10]}
+    )

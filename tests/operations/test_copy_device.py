@@ -170,6 +170,50 @@ async def test_a_device_is_put_back_before_the_copy_starts_anew(
         assert os.listdir(bench.workspace) == []
 
 
+async def test_an_undo_compares_with_the_disk_and_not_with_what_is_cached_of_it(
+    disk: Disk, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """As a failed writeback leaves it: the old bytes are in the page cache, clean, the new ones on the disk."""
+    before, store = disk.read(), MemoryStore()
+    id = await stopped_in_the_middle(tmp_path, disk, store)
+    (tmp_path / "data" / "source").unlink()
+    written = disk.backing.read_bytes()
+    assert written != before
+    with disk.backing.open("r+b", buffering=0) as backing, disk.node.open("rb") as held:
+        backing.write(before)
+        assert held.read() == before
+        backing.seek(0)
+        backing.write(written)
+        assert disk.read() == before, "the device is not cached"
+
+        async with at_bench(tmp_path, store) as bench:
+            task = await bench.service.wait(ROOT, id)
+
+    assert code(task) == "SOURCE_MISSING"
+    assert disk.backing.read_bytes() == before
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+async def test_a_pre_image_that_is_gone_is_missed_only_where_the_device_does_not_hold_what_it_did(
+    put_back: bool, disk: Disk, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    before, store = disk.read(), MemoryStore()
+    id = await stopped_in_the_middle(tmp_path, disk, store)
+    (tmp_path / "data" / "source").unlink()
+    for preimage in (tmp_path / "workspace").iterdir():
+        preimage.unlink()
+    if put_back:
+        disk.node.write_bytes(before)
+    found = disk.read()
+
+    async with at_bench(tmp_path, store) as bench:
+        task = await bench.service.wait(ROOT, id)
+
+    assert code(task) == ("SOURCE_MISSING" if put_back else "UNDO_FAILED")
+    assert [step.verb for step in task.residue] == ([] if put_back else ["restore", "discard", "discard"])
+    assert disk.read() == found
+
+
 async def test_an_undo_never_writes_to_another_device(tmp_path: Path, autojump_clock: MockClock) -> None:
     """What is at the device's node now is as big and has its number; the residue waits until it is back."""
     backing, store = image(tmp_path / "disk", SIZE, seed=2), MemoryStore()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -19,9 +19,12 @@ import attrs
 import pytest
 import trio
 
+from taskd.errors import StoreUnavailable
+from taskd.model import LogLine, Task
 from taskd.operations.image import kernel
 from taskd.runner import rights
 from taskd.states import State
+from taskd.store.memory import MemoryStore
 from tests.bench import ended
 from tests.cases import CASES, Case, photograph
 from tests.operations.conftest import filesystem, image, loop_device, needs_root, output
@@ -131,6 +134,62 @@ def test_killed_around_any_system_call_it_is_recovered(case: Case, commons: Path
         killed_at(world, n // 2)  # and again, in the recovery
         world.hold(recovers(world), after)
     assert n > 24
+
+
+@attrs.define(eq=False)
+class FullStore(MemoryStore):
+    """Cannot write from a commit on, which it tells of; nor then, when all that is left is to note the end."""
+
+    committing: Callable[[], None] = lambda: None
+    ending: Callable[[], None] = lambda: None
+    full: bool = False
+
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
+        if task.state is State.COMMITTED and not self.full:
+            self.full = True
+            self.committing()
+        if self.full and task.state.ended:
+            self.ending()
+        if self.full:
+            raise StoreUnavailable("no space left on device")
+        await super().write(task, expect=expect, log=log, keep=keep)
+
+
+def killed_undoing(world: World, n: int) -> bool:
+    """Killed at moment n of an undo that the store cannot note; False if nothing was left but to note its end."""
+
+    def commit() -> None:
+        (world.folder / "source").unlink()
+        Killer(n, world).put_in_place()
+
+    def end() -> None:
+        world.save()
+        os._exit(0)
+
+    async def main() -> None:
+        async with world.service() as service:
+            await ended(service, await world.start(service))
+
+    world.memory = FullStore(committing=commit, ending=end)
+    status = in_another_process(lambda: trio.run(main))
+    assert status in (0, 9)
+    return status == 9
+
+
+def test_killed_in_an_undo_that_the_store_cannot_note_it_owes_nothing(commons: Path) -> None:
+    """All of it is done again, though its pre-image may be gone. Without its source the copy is not."""
+    case = next(case for case in COPIES if "in place" in case.name)
+    for n in count(1):
+        world = World(case, "memory", commons / "world")
+        killed = killed_undoing(world, n)
+        world.before = {name: photo for name, photo in world.before.items() if name != "source"}
+        task = recovers(world)
+        assert task.error is not None
+        assert task.error.code == "SOURCE_MISSING"
+        world.hold(task, world.before)
+        if not killed:
+            break
+    assert n > 10
 
 
 @attrs.define(eq=False)

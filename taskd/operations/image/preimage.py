@@ -4,6 +4,10 @@ The law: the pre-image is whole and synced, then one journal step names it, the 
 target is written. The undo writes back where the target differs, and only to a target that is provably the
 one that was saved; to any other it refuses, and the pre-image stays. The target is opened with the rights of the
 task, then as later; the pre-image is the daemon's own.
+
+The undo may have to be repeated when the pre-image is gone. On a full disk only its removal gives the store its
+room back, so it is removed although the store could not note yet that the target is whole. That it is gone proves
+nothing, for an admin in need of room may have removed it; that the target has the digest that was journaled does.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from taskd.model import JSON
 from taskd.operations.image import Image, Ranges, Target, blaming, clipped, device, length_of, open_image
 from taskd.operations.image.owned import Mark, Owned, make, mark_of, read_mark, settle
 from taskd.operations.image.paths import walk
-from taskd.operations.image.transfer import Piece, Transfer, Writeback, packed, put_changed, put_sparse
+from taskd.operations.image.transfer import Digest, Piece, Transfer, Writeback, packed, put_changed, put_sparse
 from taskd.operations.image.work import Passes, descriptors, in_own_thread, in_thread
 from taskd.runner import rights
 from taskd.runner.operation import Handle
@@ -65,8 +69,13 @@ async def save(handle: Handle, target: Image, ranges: Ranges, passes: Passes, fi
     owned = await make(handle, handle.workspace, f"{handle.id}.preimage", files, verb="discard")
     old = clipped(ranges, target.size)
     image = await in_thread(_sized, owned, length_of(old))
-    transfer = Transfer(target, image, packed(old), put=put_sparse, writeback=Writeback(image))
-    transfer.sparse = () if target.device else (target.fd,)
+    digest = Digest()
+
+    def put(image: Image, data: memoryview, at: int) -> None:
+        digest.put(image, data, at)
+        put_sparse(image, data, at)
+
+    transfer = Transfer(target, image, packed(old), put=put, sparse=_holes(target), writeback=Writeback(image))
     await passes.run(transfer)
     identity = await in_own_thread(_settle, owned, target)
     saved: JSON = [[start, end - start] for start, end in old]
@@ -78,8 +87,13 @@ async def save(handle: Handle, target: Image, ranges: Ranges, passes: Passes, fi
         identity=identity,
         size=target.size,
         ranges=saved,
+        digest=digest.text(),
     )
     return owned
+
+
+def _holes(image: Image) -> tuple[int, ...]:
+    return () if image.device else (image.fd,)
 
 
 def _sized(owned: Owned, size: int) -> Image:
@@ -105,8 +119,10 @@ async def restore(
     identity: Mapping[str, JSON],
     size: int,
     ranges: Sequence[Sequence[int]],
+    digest: str | None = None,
 ) -> None:
-    """Verb: write the old ranges back. Repeated, it finds them there and writes nothing.
+    """Verb: write the old ranges back. Repeated, it finds them there and writes nothing; then it needs the
+    pre-image no more, but for a journal of earlier days, which has no ``digest``.
 
     Raises:
         Unproven: the target, or the pre-image, is not provably the one of the task.
@@ -116,15 +132,24 @@ async def restore(
     async with descriptors() as files:
         saved = await in_own_thread(_open_preimage, preimage, read_mark(file), length_of(old), files)
         image = await in_thread(_open_again, target, identity, size, files)
-        pieces = [Piece(each.target, each.source, each.length) for each in packed(old)]
-        transfer = Transfer(saved, image, pieces, put=put_changed, writeback=Writeback(image))
+        found = Digest()
+        if saved is None:
+            transfer = Transfer(image, image, packed(old), put=found.put, sparse=_holes(image))
+        else:
+            pieces = [Piece(each.target, each.source, each.length) for each in packed(old)]
+            transfer = Transfer(saved, image, pieces, put=put_changed, writeback=Writeback(image))
         await Passes().run(transfer)
         await in_thread(image.sync)
+        if saved is None and found.text() != digest:
+            raise Unproven(preimage, f"it is gone, and {target} does not hold what was saved in it")
 
 
-def _open_preimage(path: str, mark: Mark, size: int, files: ExitStack) -> Image:
+def _open_preimage(path: str, mark: Mark, size: int, files: ExitStack) -> Image | None:
     with blaming(path):
-        image = open_image(path, os.O_RDONLY | os.O_NOFOLLOW, files)
+        try:
+            image = open_image(path, os.O_RDONLY | os.O_NOFOLLOW, files)
+        except FileNotFoundError:
+            return None
         if not mark.same(mark_of(image.fd)) or image.size != size:
             raise Unproven(path, "it is not the pre-image that the task saved")
         return image
@@ -142,4 +167,7 @@ def _open_again(path: str, identity: Mapping[str, JSON], size: int, files: ExitS
             raise Unproven(path, "it is not provably the one that the task wrote to")
         if not image.device:
             os.ftruncate(image.fd, size)
+        # After a writeback that failed, the page cache holds as clean what the disk does not (fsync(2)): what is
+        # compared with comes from the disk. What is dirty stays, and is for the sync at the end to answer for.
+        os.posix_fadvise(image.fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return image

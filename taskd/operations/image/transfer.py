@@ -10,6 +10,7 @@ there; verifying is a transfer whose ``put`` compares.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import time
 from collections import deque
@@ -89,6 +90,40 @@ def put_changed(target: Image, data: memoryview, at: int) -> None:
         present = b""  # a sector torn by a power cut reads as an error until it is written
     for start, end in differing(data, present):
         put(target, data[start:end], at + start)
+
+
+@attrs.define(eq=False)
+class Digest:
+    """What was put, as a SHA-256: by blocks, each with its place, but for those that are all zeros.
+
+    So a hole and zeros are alike, and so are chunks of any size; they come in order.
+    """
+
+    _sum: hashlib._Hash = attrs.field(factory=hashlib.sha256)
+    _at: int = 0
+    _block: bytearray = attrs.field(factory=lambda: bytearray(_BUFFER))
+
+    def put(self, target: Image, data: memoryview, at: int) -> None:
+        """As ``put``; writes nothing."""
+        while data:
+            into = at % _BUFFER
+            if at - into != self._at:
+                self._close(at - into)
+            part = data[: _BUFFER - into]
+            self._block[into : into + len(part)] = part
+            data, at = data[len(part) :], at + len(part)
+
+    def _close(self, next: int) -> None:
+        if self._block != _ZEROS:
+            self._sum.update(self._at.to_bytes(8, "big"))
+            self._sum.update(self._block)
+            self._block[:] = _ZEROS
+        self._at = next
+
+    def text(self) -> str:
+        """The digest, in hexadecimal digits; nothing is put after it."""
+        self._close(self._at)
+        return self._sum.hexdigest()
 
 
 def compare(target: Image, data: memoryview, at: int) -> None:
