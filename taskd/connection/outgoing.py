@@ -41,6 +41,7 @@ class Outgoing:
     # One task may begin with what another finishes, which a lock does not allow.
     _turn: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(1, max_value=1))
     _begun: bool = False  # what was offered has the turn until it is passed on
+    _cut: bool = False  # a message is out in part, and its rest will not come
     _held: int = 0  # bytes of the replies that wait for their turn
 
     async def say(self, reply: JSON) -> None:
@@ -113,15 +114,19 @@ class Outgoing:
     async def _write(self, whole: bytes | bytearray) -> None:
         # Most replies fit into the socket: then neither a deadline nor a turn of the scheduler is needed.
         data = memoryview(whole)[self._fits(whole) :]
+        self._cut = True  # unless what follows comes to its end
         for at in range(0, len(data), WRITTEN):
             with trio.move_on_after(self.limits.reader_deadline_s) as reading:
                 await self.stream.send_all(data[at : at + WRITTEN])
             if reading.cancelled_caught:
                 logger.warning("%r does not read its replies; its connection is closed", self.peer)
                 raise trio.BrokenResourceError
+        self._cut = False
 
     def _fits(self, data: bytes | bytearray) -> int:
         """Write what the socket takes now; how many bytes that was."""
+        if self._cut:
+            raise trio.BrokenResourceError
         try:
             return os.write(self.stream.socket.fileno(), data)
         except BlockingIOError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -207,3 +208,22 @@ async def test_nobody_waits_behind_a_reply_that_breaks_off() -> None:
                 ours.close()
                 nursery.start_soon(breaks, "begun", partial(out.pass_on, left))
     assert broken == ["begun", "told"]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "too late"])
+async def test_behind_a_message_that_was_cut_nothing_goes_out(autojump_clock: object, how: str) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        out, left, _ = await begun(theirs)
+        if how == "cancelled":
+            with trio.move_on_after(1):
+                await out.pass_on(left)
+        else:
+            with pytest.raises(trio.BrokenResourceError):
+                await out.pass_on(left)
+        while select.select([ours], [], [], 0)[0]:
+            ours.recv(1 << 16)
+        with pytest.raises(trio.BrokenResourceError):
+            await out.tell([{"told": 1}])
+        with pytest.raises(trio.BrokenResourceError):
+            out.offer(bytearray(TOLD))
