@@ -44,6 +44,7 @@ SQLITE = ("tests/store/test_sqlite.py",)
 MODEL = ("tests/test_model.py",)
 HISTORIES = ("tests/test_histories.py",)
 FULL = ("tests/server/test_faults.py", "-k", "started_on_a_full_disk or spare")
+KILLS = ("tests/operations/test_command.py", "-k", "test_kill")
 PUT_BACK = ("tests/proof/test_syscalls.py", "-k", "put_back")
 
 
@@ -470,6 +471,20 @@ MUTANTS = (
         "        return os.getsid(pid) == session.pid\n",
         "        return pid == session.pid\n",
         ("tests/operations/test_command.py", "-k", "killed or dead"),
+    ),
+    Mutant(
+        "what is left of a session and tells nothing of itself is called gone",
+        "operations/session.py",
+        "    return False if groups or marks else None\n",
+        "    return False\n",
+        KILLS,
+    ),
+    Mutant(
+        "a session is not known by its autogroup",
+        "operations/session.py",
+        "    if session.autogroup in groups:\n        return True\n",
+        "",
+        KILLS,
     ),
     Mutant(
         "destroyed on its end, a task forgets what it owes",

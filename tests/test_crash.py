@@ -127,10 +127,10 @@ def test_a_cancel_that_was_answered_is_known_after_a_kill(daemon: DaemonProcess,
 
 SCRIPT = """
 echo $$ > leader
-sh -c 'echo $$ > grandchild; exec sleep 1000' &
+$PREFIX sh -c 'echo $$ > grandchild; exec sleep 1000' &
 while ! [ -s grandchild ]; do :; done
 echo ready
-sleep 1000
+exec sleep 1000
 """
 
 UNDO = """
@@ -142,10 +142,14 @@ echo all dead > undone
 """
 
 
-def test_children_of_a_command_are_dead_before_its_undo_starts(daemon: DaemonProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "env -i"], ids=["its environment", "none"])
+def test_children_of_a_command_are_dead_before_its_undo_starts(
+    daemon: DaemonProcess, tmp_path: Path, prefix: str
+) -> None:
     daemon.start()
     params = {
         "argv": ["/bin/sh", "-c", SCRIPT],
+        "env": {"PREFIX": prefix},
         "undo_argv": ["/bin/sh", "-c", UNDO],
         "cwd": str(tmp_path),
     }

@@ -168,9 +168,15 @@ def _fraction(text: str) -> float | None:
     return value if 0 <= value <= 1 else None
 
 
-async def _kill(pid: int, start_time: int, boot_id: str, task: str) -> None:
-    """Kill what is left of a task's session. After a crash nobody is polite: the program is dead already."""
-    await end(Session(pid, start_time, boot_id, task))
+async def _kill(pid: int, start_time: int, boot_id: str, task: str, autogroup: str = "") -> None:
+    """Kill what is left of a task's session. After a crash nobody is polite: the program is dead already.
+
+    ``autogroup`` is missing in what was journaled before there was one.
+
+    Raises:
+        StillAlive, Unproven: see ``end``. Nothing is undone beside what may be left.
+    """
+    await end(Session(pid, start_time, boot_id, task, autogroup))
 
 
 async def _run_undo(

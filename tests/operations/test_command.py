@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskd import codec
-from taskd.errors import BadParams, CommandFailed, CommandNotFound, FolderMissing, Refusal
+from taskd.errors import BadParams, CommandFailed, CommandNotFound, FolderMissing, Refusal, Unproven
 from taskd.model import JSON, LogLine, Task
 from taskd.operations import command, launch
 from taskd.operations.program import CHUNK, PATH, Lines
@@ -717,20 +717,69 @@ async def test_kill_spares_whoever_got_the_number_of_a_dead_program() -> None:
         assert not alive(pid)
 
 
+@contextmanager
+def orphan(folder: Path, prefix: str = "", **env: str) -> Iterator[tuple[int, Session]]:
+    """A process, started by way of ``prefix``, whose session has lost its leader; and that session."""
+    script = f"{prefix} sleep 1000 > /dev/null & echo $! > {folder}/pid; echo ready; exit 0"
+    with stranger(script, **env) as pid:
+        session = Session.of(pid, "t")
+        reap(pid)
+        yield int((folder / "pid").read_text()), session
+
+
 @pytest.mark.parametrize(("mark", "spared"), [("t", False), ("another", True)])
 async def test_kill_without_a_leader_ends_only_a_session_that_carries_the_task(
     tmp_path: Path, mark: str, spared: bool
 ) -> None:
-    script = f"sleep 1000 > /dev/null & echo $! > {tmp_path}/pid; echo ready; exit 0"
-    with stranger(script, TASKD_TASK=mark) as pid:
-        session = Session.of(pid, "t")
-        await dies(pid)
-        reap(pid)
-        orphan = int((tmp_path / "pid").read_text())
+    """Where the kernel has no autogroups, or the step was journaled by a taskd that asked for none."""
+    with orphan(tmp_path, TASKD_TASK=mark) as (pid, session):
+        await KILL(**attrs.asdict(attrs.evolve(session, autogroup="")))
 
-        await KILL(**attrs.asdict(session))
+        assert alive(pid) is spared
 
-        assert alive(orphan) is spared
+
+@pytest.mark.parametrize(("autogroup", "spared"), [(None, False), ("/autogroup-0", True)])
+async def test_kill_without_a_leader_knows_a_session_by_its_autogroup(
+    tmp_path: Path, autogroup: str | None, spared: bool
+) -> None:
+    with orphan(tmp_path, "env -i") as (pid, session):
+        if not session.autogroup:
+            pytest.skip("this kernel has no autogroups")
+        await KILL(**attrs.asdict(attrs.evolve(session, autogroup=autogroup or session.autogroup)))
+
+        assert alive(pid) is spared
+
+
+async def test_kill_neither_ends_nor_calls_gone_what_may_be_the_tasks(tmp_path: Path) -> None:
+    with orphan(tmp_path, "env -i") as (pid, session):
+        with pytest.raises(Unproven, match=f"/proc/{pid} is left alone"):
+            await KILL(**attrs.asdict(attrs.evolve(session, autogroup="")))
+
+        assert alive(pid)
+
+
+async def test_beside_what_may_be_the_tasks_no_undo_runs_until_it_has_ended(tmp_path: Path) -> None:
+    store, undone = MemoryStore(), tmp_path / "undone"
+    async with serving(tmp_path, store) as service:
+        id = await start(service, sh("echo ready; sleep 1000", grace_s=0, undo_argv=["touch", str(undone)]))
+        await said(service, id, "ready")
+    (found,) = await store.open_tasks()
+    with orphan(tmp_path, "env -i") as (pid, session):
+        args = attrs.asdict(attrs.evolve(session, autogroup=""))
+        journal = tuple(attrs.evolve(step, args=args) if step.verb == "kill" else step for step in found.journal)
+        await store.write(attrs.evolve(found, journal=journal), expect=found.state)
+
+        async with serving(tmp_path, store) as service:
+            task = await ended(service, id)
+            assert (code(task), [left.verb for left in task.residue]) == ("UNDO_FAILED", ["kill", "run_undo"])
+            assert not undone.exists()
+
+            os.kill(pid, signal.SIGKILL)
+            await dies(pid)
+            recovered = await service.recover(ROOT, id)
+
+    assert recovered.residue == ()
+    assert undone.exists()
 
 
 async def test_kill_twice_is_kill_once() -> None:
