@@ -388,6 +388,14 @@ def test_a_start_that_leaves_nothing_behind_has_no_request_id() -> None:
     assert not once.again
 
 
+def test_a_request_id_of_none_is_none_given() -> None:
+    start = verbs.raw("Task.start", {"operation": "external", "request_id": None})
+    named = verbs.raw("Task.start", {"operation": "external", "request_id": "mine"})
+
+    assert verbs.twice(start).params["request_id"]
+    assert verbs.twice(named).params == named.params
+
+
 # A block beside a task.
 
 
@@ -454,6 +462,20 @@ def test_a_task_that_is_refused_is_no_task(daemon: Daemon) -> None:
     with pytest.raises(client.BadParams):
         with daemon.running("copy", {"source": "relative", "target": "/tmp/x"}):
             raise AssertionError
+
+
+async def test_a_task_beside_a_block_is_not_forgotten_when_it_ends(shared: DaemonProcess) -> None:
+    """Its end is told at the block's; and a start that is interrupted is asked again, by its ``request_id``."""
+    with shared.connect() as daemon, pytest.raises(ValueError, match="destroy_on_finish"):
+        daemon.running("external", label="forgotten", destroy_on_finish=True)
+    async with client.open(shared.socket) as on_trio_too:
+        with pytest.raises(ValueError, match="destroy_on_finish"):
+            on_trio_too.running("external", label="forgotten", destroy_on_finish=True)
+    with shared.connect() as daemon:
+        assert not list(daemon.list(label="forgotten"))
+        with daemon.running("command", {"argv": ["true"]}, destroy_on_finish=False) as task:
+            pass
+    assert task.record.state == "completed"
 
 
 async def test_a_block_that_is_cancelled_is_left_when_its_task_has_ended(shared: DaemonProcess) -> None:

@@ -51,8 +51,11 @@ def _beside(
         Whoever leaves the block by an exception, KeyboardInterrupt too, cancels the task, and goes on when that
         has really ended, however long it takes; where the daemon cannot be asked, a note on the exception says so.
         ``Running.record`` is the end then.
+
+        Raises:
+            ValueError: ``destroy_on_finish``; nothing was asked of the daemon.
         """
-        return Beside(self, verbs.twice(verb(*args, **kwargs)))
+        return Beside(self, verbs.kept(verb(*args, **kwargs)))
 
     return running
 
