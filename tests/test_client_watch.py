@@ -371,6 +371,20 @@ def test_a_start_that_breaks_is_made_again_with_the_same_request_id(tmp_path: Pa
     assert first["request_id"]
 
 
+def test_a_cancel_that_is_repeated_after_a_restart_is_granted_again(process: DaemonProcess) -> None:
+    """So it is where the answer to the first was lost: the task is cancelled by then."""
+    with client.connect(process.socket, PATIENCE, patience_s=PATIENCE) as daemon:
+        cancelled, failed = daemon.start("command", {"argv": ["sleep", "600"]}), daemon.start("external")
+        daemon.fail(failed.id, "BROKEN", "it broke")
+        daemon.cancel(cancelled.id, must=True)
+        process.kill()
+        process.start()
+        assert daemon.wait(cancelled.id).state == "cancelled"
+        daemon.cancel(cancelled.id, must=True)
+        with pytest.raises(client.TooLate):
+            daemon.cancel(failed.id, must=True)
+
+
 def test_an_update_that_breaks_is_not_made_again(tmp_path: Path) -> None:
     player = played(tmp_path, None)
     try:

@@ -159,7 +159,10 @@ def wait(id: str, timeout_s: float | None = None, after_revision: int | None = N
 
 
 def cancel(id: str, *, must: bool | None = None) -> Call[None]:
-    """Ask a task to stop; durable when answered. With ``must`` a cancel that is too late is refused."""
+    """Ask a task to stop; durable when answered. With ``must`` a cancel that is too late is refused.
+
+    One that is repeated when the task is cancelled already is granted again.
+    """
     return Call("Task.cancel", _given(id=id, must=must), _nothing, again=True)
 
 
