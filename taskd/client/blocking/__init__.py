@@ -62,7 +62,7 @@ def _beside(
 
 @attrs.define(eq=False, repr=False)
 class Daemon(AbstractContextManager["Daemon"]):
-    """The daemon on ``path``. ``timeout_s``: seconds that a call waits for its reply.
+    """The daemon on ``path``. ``timeout_s``: seconds from the first byte of a call to its reply.
 
     Every call raises Refused where the daemon does not grant it, NoDaemon where nobody answers any more, and
     TimeoutError when its time is up.
@@ -228,7 +228,8 @@ def connect(
 ) -> Daemon:
     """Connect to the daemon that listens on the Unix socket ``path``; a context manager that closes it.
 
-    ``timeout_s``: seconds that a call waits for its reply. ``patience_s`` and ``away`` are as in ``open``.
+    ``timeout_s``: seconds from the first byte of a call to its reply. ``patience_s`` and ``away`` are as in
+    ``open``.
 
     Raises:
         NoDaemon: nobody listens there, or we may not connect.
