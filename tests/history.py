@@ -66,7 +66,7 @@ def after(seen: Seen, asked: Asked, *, shared: bool) -> Seen | None:
             # One that waited on for the end of a task that was destroyed at once tells what it ended as.
             return seen if ended and _shows(seen, asked.answer) else None
         case "cancel":
-            wanted = "Too_late" if ended else None
+            wanted = "Too_late" if ended and seen.state != State.CANCELLED else None
             return None if asked.answer != wanted else seen if ended else attrs.evolve(seen, cancel=True)
         case "destroy":
             wanted = None if ended else "Task_in_progress"

@@ -200,7 +200,7 @@ class Law:
     def cancel(self, who: Caller, id: str, *, must: bool = False) -> None:
         fact = self.seen(who, id)
         if not fact.state.cancellable:
-            if must:
+            if must and fact.state is not State.CANCELLED:
                 raise No(TooLate)
         elif fact.external:
             self.put(id, attrs.evolve(fact, cancel=True))

@@ -18,7 +18,7 @@ import trio
 from taskd import client
 from taskd.client import Daemon, NoDaemon, Notification, Refused, on_trio
 from taskd.model import Failure, Speed
-from tests.process import DaemonProcess
+from tests.process import PATIENCE, DaemonProcess
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,58 @@ def test_a_call_that_timed_out_leaves_the_connection_in_step(process: DaemonProc
 
         assert isinstance(hasty.ids(), tuple)
         assert hasty.get(made.id).state == "completed"
+
+
+@pytest.fixture
+def deaf(tmp_path: Path) -> Iterator[tuple[Daemon, socket.socket]]:
+    """A call waits for hardly a moment, and its peer reads nothing; it hangs up on whoever waits for ever."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        with client.connect(str(tmp_path / "s"), timeout_s=0.001) as daemon, listener.accept()[0] as peer:
+            limit = threading.Timer(PATIENCE, peer.shutdown, [socket.SHUT_RDWR])
+            limit.start()
+            try:
+                yield daemon, peer
+            finally:
+                limit.cancel()
+
+
+def test_a_call_that_times_out_half_way_ends_the_connection(deaf: tuple[Daemon, socket.socket]) -> None:
+    daemon, _ = deaf
+    with pytest.raises(TimeoutError, match="no reply within"):
+        daemon.call("Task.ls", dbg="x" * (16 << 20))
+
+    with pytest.raises(NoDaemon, match="interrupted half way"):
+        daemon.ids()
+
+
+def test_a_call_that_times_out_before_its_first_byte_leaves_the_connection_in_step(
+    deaf: tuple[Daemon, socket.socket],
+) -> None:
+    daemon, peer = deaf
+    for _ in range(1000):
+        with pytest.raises(TimeoutError):
+            daemon.call("Task.ls", dbg="x" * 1000)
+
+    heard: list[int] = []
+
+    def answer() -> None:
+        with peer.makefile() as lines:
+            for line in lines:
+                heard.append(json.loads(line)["id"])
+                peer.sendall(reply(heard[-1], result=[str(heard[-1])]))
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    try:
+        daemon.timeout_s = PATIENCE
+        assert daemon.ids() == ("1001",)
+    finally:
+        daemon.close()
+        answering.join(PATIENCE)
+    assert heard == [*range(1, len(heard)), 1001]
+    assert 1 < len(heard) < 1001
 
 
 def test_a_call_that_is_interrupted_leaves_the_connection_in_step(daemon: Daemon) -> None:

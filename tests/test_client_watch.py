@@ -371,6 +371,20 @@ def test_a_start_that_breaks_is_made_again_with_the_same_request_id(tmp_path: Pa
     assert first["request_id"]
 
 
+def test_a_cancel_that_is_repeated_after_a_restart_is_granted_again(process: DaemonProcess) -> None:
+    """So it is where the answer to the first was lost: the task is cancelled by then."""
+    with client.connect(process.socket, PATIENCE, patience_s=PATIENCE) as daemon:
+        cancelled, failed = daemon.start("command", {"argv": ["sleep", "600"]}), daemon.start("external")
+        daemon.fail(failed.id, "BROKEN", "it broke")
+        daemon.cancel(cancelled.id, must=True)
+        process.kill()
+        process.start()
+        assert daemon.wait(cancelled.id).state == "cancelled"
+        daemon.cancel(cancelled.id, must=True)
+        with pytest.raises(client.TooLate):
+            daemon.cancel(failed.id, must=True)
+
+
 def test_an_update_that_breaks_is_not_made_again(tmp_path: Path) -> None:
     player = played(tmp_path, None)
     try:
@@ -386,6 +400,14 @@ def test_a_start_that_leaves_nothing_behind_has_no_request_id() -> None:
 
     assert verbs.twice(once) == once
     assert not once.again
+
+
+def test_a_request_id_of_none_is_none_given() -> None:
+    start = verbs.raw("Task.start", {"operation": "external", "request_id": None})
+    named = verbs.raw("Task.start", {"operation": "external", "request_id": "mine"})
+
+    assert verbs.twice(start).params["request_id"]
+    assert verbs.twice(named).params == named.params
 
 
 # A block beside a task.
@@ -454,6 +476,20 @@ def test_a_task_that_is_refused_is_no_task(daemon: Daemon) -> None:
     with pytest.raises(client.BadParams):
         with daemon.running("copy", {"source": "relative", "target": "/tmp/x"}):
             raise AssertionError
+
+
+async def test_a_task_beside_a_block_is_not_forgotten_when_it_ends(shared: DaemonProcess) -> None:
+    """Its end is told at the block's; and a start that is interrupted is asked again, by its ``request_id``."""
+    with shared.connect() as daemon, pytest.raises(ValueError, match="destroy_on_finish"):
+        daemon.running("external", label="forgotten", destroy_on_finish=True)
+    async with client.open(shared.socket) as on_trio_too:
+        with pytest.raises(ValueError, match="destroy_on_finish"):
+            on_trio_too.running("external", label="forgotten", destroy_on_finish=True)
+    with shared.connect() as daemon:
+        assert not list(daemon.list(label="forgotten"))
+        with daemon.running("command", {"argv": ["true"]}, destroy_on_finish=False) as task:
+            pass
+    assert task.record.state == "completed"
 
 
 async def test_a_block_that_is_cancelled_is_left_when_its_task_has_ended(shared: DaemonProcess) -> None:

@@ -29,6 +29,9 @@ PROGRAMS_OF_OURS: dict[str, list[Step]] = {
     "a cancel that was accepted outlives a crash": [
         start("external"), call("cancel"), CRASH, call("fail", code="X"),
     ],
+    "a cancel that was granted is granted again after a restart": [
+        start("errand"), call("cancel", must=True), STOP, CRASH, call("cancel", must=True),
+    ],
     "what is to be forgotten is kept while it owes": [
         start("errand", destroy_on_finish=True), STICK, call("cancel"), call("destroy"), STOP, LOOSEN,
         call("recover"),

@@ -103,5 +103,7 @@ def run() -> int:
     except say.Unheard as error:
         return error.exit
     except OSError as error:  # of what click prints itself, such as --help
+        if error.filename is not None:  # what cannot be written there has none; this a command has not foreseen
+            raise
         return say.unwritable(error.strerror).exit
     return int(code or 0)

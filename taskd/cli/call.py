@@ -16,16 +16,18 @@ from taskd.cli import options, say, values, words
 def command(socket: str, method: str, given: str) -> None:
     """Call METHOD with its params, one JSON object, and print the bare result as JSON.
 
-    A - in the place of JSON reads it from stdin. `taskctl call rpc.discover` describes all methods.
+    A - in the place of JSON reads it from stdin, in UTF-8. `taskctl call rpc.discover` describes all methods.
     """
     from taskd import client
 
-    if given == "-":
-        given = "" if sys.stdin is None else sys.stdin.read()
     try:
+        if given == "-":
+            given = "" if sys.stdin is None else sys.stdin.buffer.read().decode()
         params = values.loads(given)
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"the params are no JSON: {error}") from None
+    except OSError as error:
+        raise click.UsageError(f"stdin cannot be read: {error.strerror}") from None
     if not isinstance(params, dict):
         raise click.UsageError("""the params are no JSON object such as '{"id": "…"}'""")
     with client.connect(socket) as daemon:

@@ -29,7 +29,8 @@ def command(
 ) -> Exit:
     """Cancel tasks, named by their ids or all that filters let through.
 
-    Refused where it is too late: the task is past its commit, or has ended.
+    Refused where it is too late: the task is past its commit, or has ended. One that is cancelled already is
+    what was asked for.
     """
     from taskd import client
     from taskd.cli.each import each

@@ -85,7 +85,7 @@ def socket(path: str) -> Iterator[Finding]:
         yield Finding("socket", "warning", said, advice)
     else:
         yield Finding("socket", "ok", said)
-    folder = os.path.dirname(path)
+    folder = os.path.dirname(path) or os.curdir
     above = os.stat(folder)
     if above.st_mode & 0o002 and not above.st_mode & stat.S_ISVTX:
         advice = f"anybody could put another socket in its place: chmod o-w {folder}"

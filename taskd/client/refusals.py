@@ -32,7 +32,7 @@ class TaskInProgress(Refused):
 
 
 class TooLate(Refused):
-    """A cancel that must be granted came after the commit. ``details``: the task's id."""
+    """A cancel that must be granted came after the commit, or when the task had failed. ``details``: its id."""
 
 
 class AlreadyEnded(Refused):

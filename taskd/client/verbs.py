@@ -55,7 +55,8 @@ def start(
     """Start an operation; the task is on the daemon's disk when its record comes.
 
     The same ``request_id`` by the same caller for the same owner returns the same task, so a call that broke may
-    be repeated. ``deadline_s``: seconds from now until it fails unless it is committed.
+    be repeated. ``deadline_s``: seconds from now until it fails unless it is committed. ``destroy_on_finish``: it
+    is forgotten when it has ended; not with a ``request_id``, and not beside a block (``running``).
     """
     given = _given(
         operation=operation,
@@ -78,7 +79,20 @@ def twice(call: Call[T]) -> Call[T]:
     """
     if call.again or call.method != "Task.start" or call.params.get("destroy_on_finish"):
         return call
-    return attrs.evolve(call, params={"request_id": os.urandom(16).hex(), **call.params}, again=True)
+    given = call.params.get("request_id")
+    request_id = os.urandom(16).hex() if given is None else given
+    return attrs.evolve(call, params={**call.params, "request_id": request_id}, again=True)
+
+
+def kept(call: Call[Record]) -> Call[Record]:
+    """A start that may be made ``twice``, of a task whose end somebody waits for.
+
+    Raises:
+        ValueError: ``destroy_on_finish``; the task would be gone before its end is told.
+    """
+    if call.params.get("destroy_on_finish"):
+        raise ValueError("destroy_on_finish does not go with running, which waits for the task's end")
+    return twice(call)
 
 
 def copy(
@@ -145,7 +159,10 @@ def wait(id: str, timeout_s: float | None = None, after_revision: int | None = N
 
 
 def cancel(id: str, *, must: bool | None = None) -> Call[None]:
-    """Ask a task to stop; durable when answered. With ``must`` a cancel that is too late is refused."""
+    """Ask a task to stop; durable when answered. With ``must`` a cancel that is too late is refused.
+
+    One that is repeated when the task is cancelled already is granted again.
+    """
     return Call("Task.cancel", _given(id=id, must=must), _nothing, again=True)
 
 

@@ -42,7 +42,7 @@ class IdParams:
 
 @attrs.frozen
 class CancelParams(IdParams):
-    must: bool = attrs.field(default=False, metadata={"doc": "raise Too_late when it is"})
+    must: bool = attrs.field(default=False, metadata={"doc": "raise Too_late when it is; not of a cancelled task"})
 
 
 @attrs.frozen

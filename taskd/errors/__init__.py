@@ -91,7 +91,7 @@ class TaskInProgress(Refusal):
 
 @attrs.define(auto_exc=True)
 class TooLate(Refusal):
-    """Cancel with ``must`` came when the task was committed or had ended."""
+    """Cancel with ``must`` came when the task was committed, or had ended otherwise than cancelled."""
 
     name: ClassVar[str] = "Too_late"
     sentence: ClassVar[str] = "task {id} is past its commit or has ended; it can no longer be cancelled"

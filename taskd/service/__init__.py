@@ -221,12 +221,13 @@ class Service:
         """Ask the task to stop; returns at once, durably, with the truth.
 
         Raises:
-            TooLate: ``must``, and the task is committed or has ended.
+            TooLate: ``must``, and the task is committed, or has ended otherwise than cancelled.
             StoreUnavailable: the task is being cancelled, but a crash would forget it.
         """
         live = self.registry.get(task.id)
         answer = Answer.ENDED if live is None else await self.runner.cancel(live)
-        if must and answer is not Answer.ACCEPTED:
+        newest = task if live is None else live.task
+        if must and answer is not Answer.ACCEPTED and newest.state is not State.CANCELLED:
             raise TooLate(task.id)
         return answer
 

@@ -84,6 +84,17 @@ def test_where_all_is_well_every_line_says_ok_and_the_exit_code_is_0(process: Da
     assert lines[-2].startswith(f"ok       lock         {state}/lock is held by pid {pid} (")
 
 
+def test_a_socket_may_be_named_from_the_folder_that_one_is_in(
+    process: DaemonProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(process.folder)
+    process.folder.chmod(0o777)
+    try:
+        assert [each.found for each in checks.socket("s")][1:] == ["everybody may write to ."]
+    finally:
+        process.folder.chmod(0o700)
+
+
 def test_no_daemon_is_a_problem_and_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:
     daemon = DaemonProcess(tmp_path)
     result = found(daemon)

@@ -13,7 +13,8 @@ import click
 import pytest
 from rich.cells import cell_len
 
-from taskd.cli import COMMANDS, words
+from taskd import cli
+from taskd.cli import COMMANDS, doctor, words
 from taskd.cli import taskctl as taskctl_command
 from taskd.cli.exits import MEANING
 from taskd.cli.ls import fitted, squeezed
@@ -22,7 +23,7 @@ from taskd.cli.show import lines as page
 from taskd.client import Daemon, Record
 from taskd.model import Failure, Residue, Time
 from tests.cli.conftest import PROGRAM, Taskctl, ended, masked
-from tests.process import DaemonProcess
+from tests.process import PATIENCE, DaemonProcess
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +251,47 @@ def test_a_call_that_cannot_be_made_is_a_sentence(
 
     assert (said.code, said.out) == (code, "")
     assert said.err.endswith(sentence)
+
+
+def test_call_reads_the_params_from_stdin_whatever_that_is(taskctl: Taskctl, tmp_path: Path) -> None:
+    """The sentence says what is wrong with it; in each locale it is UTF-8."""
+    (tmp_path / "params").write_bytes(b"{}")
+    (tmp_path / "latin").write_bytes(b'{"id": "\xe9"}')
+
+    def call(name: str, mode: str) -> tuple[int, str]:
+        with open(tmp_path / name, mode) as stdin:
+            done = subprocess.run(
+                [*PROGRAM, "call", "Operation.ls", "-"],
+                env=taskctl.environment(),
+                stdin=stdin,
+                capture_output=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        return done.returncode, done.stderr.decode().rpartition("Error: ")[2]
+
+    assert call("params", "rb") == (0, "")
+    assert call("latin", "rb") == (
+        2,
+        "the params are no JSON: 'utf-8' codec can't decode byte 0xe9 in position 8: invalid continuation byte\n",
+    )
+    assert call("params", "ab") == (2, "stdin cannot be read: Bad file descriptor\n")
+
+
+def test_what_goes_wrong_with_a_file_is_not_told_of_the_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That would be false; an error that no command has foreseen is told as it is."""
+
+    def broken() -> None:
+        os.stat("/none")
+
+    monkeypatch.setattr(doctor.command, "callback", broken)
+    monkeypatch.setattr(doctor.command, "params", [])
+    monkeypatch.setattr("sys.argv", ["taskctl", "doctor"])
+    with pytest.raises(FileNotFoundError):
+        cli.run()
+    assert capsys.readouterr().err == ""
 
 
 def test_every_json_is_one_document_with_the_records_of_the_daemon(

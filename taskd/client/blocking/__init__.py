@@ -51,15 +51,18 @@ def _beside(
         Whoever leaves the block by an exception, KeyboardInterrupt too, cancels the task, and goes on when that
         has really ended, however long it takes; where the daemon cannot be asked, a note on the exception says so.
         ``Running.record`` is the end then.
+
+        Raises:
+            ValueError: ``destroy_on_finish``; nothing was asked of the daemon.
         """
-        return Beside(self, verbs.twice(verb(*args, **kwargs)))
+        return Beside(self, verbs.kept(verb(*args, **kwargs)))
 
     return running
 
 
 @attrs.define(eq=False, repr=False)
 class Daemon(AbstractContextManager["Daemon"]):
-    """The daemon on ``path``. ``timeout_s``: seconds that a call waits for its reply.
+    """The daemon on ``path``. ``timeout_s``: seconds from the first byte of a call to its reply.
 
     Every call raises Refused where the daemon does not grant it, NoDaemon where nobody answers any more, and
     TimeoutError when its time is up.
@@ -225,7 +228,8 @@ def connect(
 ) -> Daemon:
     """Connect to the daemon that listens on the Unix socket ``path``; a context manager that closes it.
 
-    ``timeout_s``: seconds that a call waits for its reply. ``patience_s`` and ``away`` are as in ``open``.
+    ``timeout_s``: seconds from the first byte of a call to its reply. ``patience_s`` and ``away`` are as in
+    ``open``.
 
     Raises:
         NoDaemon: nobody listens there, or we may not connect.

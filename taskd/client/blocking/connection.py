@@ -60,7 +60,8 @@ class Connection:
         self._check()
         id, data = self._conversation.call(call)
         try:
-            self._guarded(self._send, data)
+            self._wait(select.POLLOUT, deadline)
+            self._guarded(self._send, data, deadline)
             self._until(lambda: self._conversation.has_reply(id), deadline)
             result = self._conversation.take(id)
         finally:
@@ -79,7 +80,7 @@ class Connection:
     def _until(self, true: Callable[[], bool], deadline: float | None) -> None:
         """Wait until what has come makes it true."""
         while not true():
-            self._wait(deadline)
+            self._wait(select.POLLIN, deadline)
             self._guarded(self._receive)
 
     def _check(self) -> None:
@@ -87,11 +88,11 @@ class Connection:
         if self._over is not None:
             raise attrs.evolve(self._over)
 
-    def _wait(self, deadline: float | None) -> None:
-        """Until there is something to read. No byte is in our hands here: it may be interrupted."""
+    def _wait(self, what: int, deadline: float | None) -> None:
+        """Until the socket is ready for ``what``. Where no byte is in our hands it may be interrupted."""
         self._check()
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
+        poll.register(self._socket, what)
         while True:
             left = GLANCE if deadline is None else min(GLANCE, max(0.0, deadline - time.monotonic()))
             if poll.poll(left * 1000):
@@ -106,17 +107,19 @@ class Connection:
         except Refused as error:
             self._end(error)
             raise
-        except (OSError, WireError) as error:
-            over = NoDaemon(self.path, reason(error))
-            self._end(over)
-            raise over from None
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError | WireError) and not isinstance(error, TimeoutError):
+                over = NoDaemon(self.path, reason(error))
+                self._end(over)
+                raise over from None
             self._end(NoDaemon(self.path, "a call was interrupted half way; connect again"))
             raise
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, deadline: float | None) -> None:
+        rest = memoryview(data)
         try:
-            self._socket.sendall(data)
+            while rest := rest[self._socket.send(rest, socket.MSG_DONTWAIT) :]:
+                self._wait(select.POLLOUT, deadline)
         except (BrokenPipeError, ConnectionResetError):
             pass  # what the daemon said before it hung up tells more; it is read next
 

@@ -63,8 +63,11 @@ def _beside(
         Whoever leaves the block by an exception, or is cancelled, cancels the task, and goes on when that has
         really ended, however long it takes; where the daemon cannot be asked, a note on the exception says so.
         ``Running.record`` is the end then.
+
+        Raises:
+            ValueError: ``destroy_on_finish``; nothing was asked of the daemon.
         """
-        return self._run(verb(*args, **kwargs))
+        return self._run(verbs.kept(verb(*args, **kwargs)))
 
     return running
 
@@ -154,7 +157,7 @@ class Daemon:
     @asynccontextmanager
     async def _run(self, call: Call[Record]) -> AsyncIterator[Running]:
         with trio.CancelScope(shield=True):  # it is over in a moment, and who broke it off would not know the id
-            running = Running(await self.ask(verbs.twice(call)))
+            running = Running(await self.ask(call))
         try:
             yield running
             running.record = await self.wait(running.id)
