@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -410,6 +411,62 @@ async def test_a_list_does_not_tell_what_was_overtaken_while_it_was_read(tmp_pat
     assert [task.state for task in listed] == ([] if destroyed else [State.COMPLETED])
 
 
+@pytest.mark.parametrize("newest_first", [False, True], ids=["oldest first", "newest first"])
+@pytest.mark.parametrize(
+    "filters", [{}, {"owner": "root", "label": "l", "since": 0}, {"states": (State.RUNNING,)}]
+)
+async def test_a_walk_through_a_list_goes_on_where_a_task_is_forgotten_while_a_page_is_read(
+    tmp_path: Path, newest_first: bool, filters: dict[str, Any]
+) -> None:
+    """Whoever walks takes a page that is short for the last one."""
+    store, pages = Overtaken(), list[list[str]]()
+    query = Query(newest_first=newest_first, limit=3, **filters)
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service, trio.open_nursery() as nursery:
+
+        async def walk() -> None:
+            page: Sequence[Task] = ()
+            while not pages or len(page) == query.limit:
+                after = page[-1].seq if page else None
+                page = await service.list(ROOT, attrs.evolve(query, after=after))
+                pages.append([task.id for task in page])
+
+        start = partial(service.start, ROOT, "external", {}, label="l")
+        ids = [(await start(destroy_on_finish=True)).id for _ in range(10)]
+        nursery.start_soon(walk)
+        await trio.testing.wait_all_tasks_blocked()
+        order = ids[::-1] if newest_first else ids
+        for id in (order[1], order[2], order[4]):
+            await service.complete(ROOT, id)
+        await trio.testing.wait_all_tasks_blocked()
+        store.go.set()
+
+    there = [order[0], order[3], *order[5:]]
+    assert pages == [there[:3], there[3:6], there[6:]]
+
+
+async def test_a_list_that_reads_on_tells_nothing_older_than_what_was_told_meanwhile(tmp_path: Path) -> None:
+    store, listed = Overtaken(), list[Task]()
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service, trio.open_nursery() as nursery:
+
+        async def look() -> None:
+            listed.extend(await service.list(ROOT, Query(newest_first=False, limit=2)))
+
+        start = partial(service.start, ROOT, "external", {}, destroy_on_finish=True)
+        first, second, third = [(await start()).id for _ in range(3)]
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        await service.complete(ROOT, second)
+        await trio.testing.wait_all_tasks_blocked()
+        store.go.set()
+        store.go = trio.Event()  # and held up again, by the page after
+        await trio.testing.wait_all_tasks_blocked()
+        told = await service.update(ROOT, first, status="on")
+        store.go.set()
+
+    assert [(task.id, task.revision) for task in listed][:1] == [(first, told.revision)]
+    assert [task.id for task in listed] == [first, third]
+
+
 class Durable(MemoryStore):
     """Tells when a task is durable, and holds up whoever made it."""
 
@@ -441,3 +498,24 @@ async def test_who_learns_of_a_task_by_its_request_before_it_is_alive_can_cancel
         await trio.testing.wait_all_tasks_blocked()
 
         assert given == [Answer.ACCEPTED]
+
+
+async def test_a_task_that_is_durable_and_not_shown_yet_ends_no_list(tmp_path: Path) -> None:
+    """It is shown after the changes that were decided before it, one of which takes its time."""
+    go = trio.Event()
+
+    class Slow(MemoryStore):
+        async def create(self, task: Task) -> Task:
+            if task.label == "slow":
+                await go.wait()
+            return await super().create(task)
+
+    async with running(Slow(), table(EXTERNAL), str(tmp_path)) as service, trio.open_nursery() as nursery:
+        ids = [(await service.start(ROOT, "external", {})).id for _ in range(4)]
+        for label in ("slow", "durable"):
+            nursery.start_soon(partial(service.start, ROOT, "external", {}, label=label))
+            await trio.testing.wait_all_tasks_blocked()
+        page = await service.list(ROOT, Query(limit=3))
+        go.set()
+
+    assert [task.id for task in page] == ids[:0:-1]

@@ -35,7 +35,7 @@ from taskd.runner.producer import End
 from taskd.service import bounds, destroying, making, notes
 from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
-from taskd.service.gate import gated, listed, shown
+from taskd.service.gate import gated, listed, page
 from taskd.service.health import Health
 from taskd.service.report import Report, joined, reported
 from taskd.service.tokens import OVER, Tokens
@@ -174,9 +174,7 @@ class Service:
             if query.owner not in (None, caller.user):
                 return ()
             query = attrs.evolve(query, owner=caller.user)
-        page = await self.store.list(query)
-        newest = [await shown(self, task) for task in page]
-        return [task for task in newest if task is not None]
+        return await page(self, query)
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""

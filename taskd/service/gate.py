@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
+import attrs
+
 from taskd import access
 from taskd.model import Caller, Task
+from taskd.store import Query
 
 if TYPE_CHECKING:
     from taskd.service import Service
@@ -53,6 +56,23 @@ async def shown(service: Service, read: Task) -> Task | None:
         return known if known.revision else None
     # If it had not ended it has since, and perhaps more was told of it before than the store knew.
     return read if read.state.ended else await service.newest(read.id)
+
+
+async def page(service: Service, query: Query) -> Sequence[Task]:
+    """The newest snapshots of a page of the store; it is short only where there are no more.
+
+    What is not shown is made up for by what comes after it, for whoever walks takes a short page for the last.
+    """
+    read: list[Task] = []
+    more = query
+    while True:
+        rows = await service.store.list(more)
+        read += rows
+        # All of them, each time: while more was read, newer snapshots may have been told than were shown before.
+        newest = [task for each in read if (task := await shown(service, each)) is not None]
+        if len(newest) >= query.limit or len(rows) < more.limit:
+            return newest[: query.limit]
+        more = attrs.evolve(query, after=rows[-1].seq, limit=query.limit - len(newest))
 
 
 async def ids_text(service: Service, caller: Caller, operation: str | None = None) -> bytes:
