@@ -90,6 +90,38 @@ async def test_of_the_watches_of_one_reader_one_at_a_time_holds_something(
         assert synced == 64
 
 
+async def test_a_watch_that_lags_forgets_the_logs_of_what_is_gone(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells it of an end that the feed has forgotten, too."""
+    monkeypatch.setattr(law, "ENDINGS", 2)
+    async with serving(tmp_path) as (service, nursery):
+        service.registry.feed.limit = 3
+        watch, kinds, go = await law.begin(service, ROOT, log=True), list[Kind](), trio.Event()
+        go.set()
+
+        async def tell(notices: Sequence[Notice]) -> None:
+            kinds.extend(notice.kind for notice in notices)
+            await go.wait()
+
+        nursery.start_soon(watch.run, tell)
+        stays = await service.start(ROOT, "external", {})
+        tasks = [await service.start(ROOT, "external", {}, destroy_on_finish=True) for _ in range(9)]
+        for task in (stays, *tasks):
+            await service.update(ROOT, task.id, log=["a line"])
+            await quiet(service)
+        go = trio.Event()
+        for task in tasks:
+            await service.complete(ROOT, task.id)
+        await quiet(service)
+        go.set()
+        await quiet(service)
+
+        assert Kind.RESYNC in kinds
+        assert stays.id in watch._told
+        assert len(watch._told) <= 1 + law.ENDINGS
+
+
 def test_json_is_weighed_as_what_it_is_in_memory() -> None:
     task = external_task(result=RESULT)
 

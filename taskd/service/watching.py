@@ -109,7 +109,8 @@ class Watch:
 
     ``revision`` is where it stands, ``_stood`` where it stood before the changes that are being told. ``log`` says
     that log lines are wanted; ``_told`` is, by task, the number of the next one, until the task is destroyed, and
-    of ``_over``, which have ended, the newest. Access is asked for each task that is told of, each time.
+    of ``_over``, which have ended or are gone, the newest. Access is asked for each task that is told of, each
+    time.
     """
 
     service: Service
@@ -261,6 +262,9 @@ class Watch:
                 if task.revision > start:
                     self._shown[task.id] = task.revision
                 yield Notice(Kind.SNAPSHOT, task.revision, task)
+        # Of the ends that the feed has forgotten there is no other word.
+        for id in [id for id in self._told if id not in self._over and self.service.registry.get(id) is None]:
+            self._remember(id)
         self.revision = start
         yield Notice(Kind.SYNCED, start)
 
