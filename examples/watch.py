@@ -27,6 +27,8 @@ def follow(lines):
         event = said.get("params")
         if event is None:  # the reply to the call
             continue
+        if "error" in event:  # the watch cannot go on; the next one may
+            return
         match event["event"]:
             case "changed" | "snapshot":
                 task = event["task"]

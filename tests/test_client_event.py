@@ -83,6 +83,17 @@ def test_broken_before_all_was_told_it_is_told_anew_but_nothing_twice_and_what_e
     assert flat[2:] == [Synced(7)]
 
 
+def test_a_watch_that_the_daemon_ends_is_as_good_as_broken_and_goes_on_where_it_was() -> None:
+    standing = Standing(None, log=False)
+    hear(standing, "synced", 4)
+
+    error: JSON = {"code": 1, "message": "Internal_error", "data": ["the store cannot read: disk I/O error"]}
+    with pytest.raises(BadParams, match="disk I/O error"):
+        standing.hear(Notification("Task.event", {"subscription": "s1", "error": error}))
+
+    assert standing.call().params == {"since": 4, "log": False}
+
+
 def test_after_a_resync_what_did_not_change_is_not_told_again_although_its_revision_is_new() -> None:
     standing = Standing(None, log=False)
     standing.call()

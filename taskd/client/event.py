@@ -15,7 +15,7 @@ import attrs
 
 from taskd import codec
 from taskd.client import verbs
-from taskd.client.conversation import Call, Notification
+from taskd.client.conversation import Call, Notification, refusal
 from taskd.client.record import Record, read, record
 from taskd.client.refusals import DoesNotExist
 from taskd.errors import BadParams, Refused
@@ -159,9 +159,12 @@ class Standing:
         """Something has come.
 
         Raises:
-            BadParams: what has come is nothing that a daemon says.
+            BadParams: what has come is nothing that a daemon says, or that the watch is over.
         """
         if notification.method == "Task.event":
+            match notification.params:
+                case {"error": error}:
+                    raise BadParams(notification.method, str(refusal(error)))
             self._due.extend(self._heard(event(notification.params)))
 
     def _heard(self, said: Event | None) -> Iterator[Event | str]:

@@ -6,6 +6,7 @@ token that is withdrawn, or the daemon's stop. Only a connection that ends itsel
 
 from __future__ import annotations
 
+import logging
 import select
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -14,9 +15,12 @@ from typing import Final
 import attrs
 import trio
 
+from taskd import rpc
 from taskd.dialects import Stream
-from taskd.errors import DoesNotExist, TooManySubscriptions
+from taskd.errors import DoesNotExist, TaskdError, TooManySubscriptions
 from taskd.model import JSON
+
+logger = logging.getLogger("taskd.connection")
 
 # Sends messages in their turn, if ``wanted`` is still true then.
 Send = Callable[[Sequence[JSON], Callable[[], bool]], Awaitable[None]]
@@ -144,14 +148,26 @@ class Opened:
         self.subscriptions.close(subscription)
 
     async def follow(self, name: str, following: Following, stream: Stream, send: Send) -> None:
-        """Send what the stream tells, as notifications of JSON-RPC 2.0, until it ends."""
+        """Send what the stream tells, as notifications of JSON-RPC 2.0, until it ends.
+
+        Where it cannot go on, that is the end of it alone: a last notification has the ``error`` of a reply.
+        """
 
         async def tell(some: Sequence[Mapping[str, JSON]]) -> None:
             said = {"jsonrpc": "2.0", "method": stream.method}
             told = [{**said, "params": {"subscription": name, **params}} for params in some]
             await following.send(send, *told)
 
+        async def work() -> None:
+            try:
+                await stream.run(tell)
+            except TaskdError as error:
+                logger.warning("%s: subscription %s has ended: %s", stream.method, name, error)
+                refusal = rpc.refuse(error)
+                assert isinstance(refusal, dict)
+                await tell([{"error": refusal["error"]}])
+
         try:
-            await following.run(lambda: stream.run(tell))
+            await following.run(work)
         finally:
             self.subscriptions.done(name, following)

@@ -28,7 +28,8 @@ class Stream:
     """What is sent after the reply to the call that opened it: notifications called ``method``, until it ends.
 
     ``run`` gives the params of some at a time to what it is called with, but for the name of the subscription,
-    which the channel adds; that returns when they are on their way. It is cancelled when the subscription ends.
+    which the channel adds; that returns when they are on their way. It is cancelled when the subscription ends. A
+    TaskdError that it raises ends the subscription, and the channel tells it.
     """
 
     method: str

@@ -2,7 +2,8 @@
 
 ``service.watching`` has the law of what is told. A notification's params are ``subscription``, ``event`` (the
 kind of notice), ``revision``, and ``task`` (a record) for ``snapshot`` and ``changed``, ``id`` for ``destroyed``,
-``id``, ``lines`` and ``next`` for ``log``. Whoever was disconnected goes on with the ``revision`` of the last
+``id``, ``lines`` and ``next`` for ``log``. Of a watch that cannot go on, the last one's are ``subscription`` and
+``error``. Whoever was disconnected goes on with the ``revision`` of the last
 ``changed``, ``destroyed`` or ``synced`` as ``since``, and with the last ``next`` of each task as ``log_from``.
 """
 

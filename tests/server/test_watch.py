@@ -21,9 +21,13 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
 from taskd.connection.streams import Subscriptions
+from taskd.errors import StoreError
+from taskd.model import LogLine
 from taskd.service.watching import Notice, Tell, Watch
+from taskd.store.memory import MemoryStore
 from tests.bench import ROOT
 from tests.process import PATIENCE, DaemonProcess
+from tests.server import conftest
 from tests.server.conftest import Daemon, Peer, Start
 from tests.server.sockets import Socket, opened
 
@@ -142,6 +146,45 @@ async def test_what_cannot_be_watched_is_refused_by_name(daemon: Start) -> None:
             await until(peer, "synced")
         error = (await peer.ask("Task.watch"))["error"]
         assert (error["message"], error["data"]) == ("Too_many_subscriptions", ["2"])
+
+
+async def test_a_watch_that_cannot_read_the_store_ends_alone_and_says_why(
+    daemon: Start, carrier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits on the same connection is answered, and what else is told is told on."""
+    fails = False
+
+    class Unreadable(MemoryStore):
+        async def log(self, id: str, start: int, limit: int) -> Sequence[LogLine]:
+            if fails:
+                raise StoreError("the store cannot read: disk I/O error")
+            return await super().log(id, start, limit)
+
+    monkeypatch.setattr(conftest, "MemoryStore", Unreadable)
+    async with daemon() as running, running.peer() as producer, carried(running, carrier) as peer:
+        running.service.registry.logs.limit = 1
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        other = (await peer.call("Task.watch"))["subscription"]
+        await until(peer, "synced")
+        await peer.send({"jsonrpc": "2.0", "method": "Task.wait", "params": {"id": id}, "id": 9})
+        fails = True
+        await producer.call("Task.update", id=id, log=["one", "two", "three"])
+        await until(peer, "changed")
+
+        broken = (await peer.call("Task.watch", log=True))["subscription"]
+        said = await event(peer)
+        assert (said["subscription"], set(said)) == (broken, {"subscription", "error"})
+        assert said["error"]["data"] == ["the store cannot read: disk I/O error"]
+        gone = await peer.ask("Task.unwatch", subscription=broken)
+        assert gone["error"]["message"] == "Does_not_exist"
+
+        fails = False
+        again = (await peer.call("Task.watch", log=True))["subscription"]
+        assert {each["subscription"] for each in await until(peer, "synced")} == {again}
+        await producer.call("Task.complete", id=id)
+        last = [await peer.reply() for _ in range(3)]
+        assert {each["params"]["subscription"] for each in last if "params" in each} == {other, again}
+        assert [each["result"]["state"] for each in last if "result" in each] == ["completed"]
 
 
 async def test_over_plain_http_there_is_no_stream(daemon: Start) -> None:
