@@ -140,16 +140,16 @@ class Feed:
 
     @contextmanager
     def bell(self, *places: tuple[str, str]) -> Iterator[Bell]:
-        """A bell that hangs under all these ``places`` as long as the context lasts."""
-        bell = Bell()
-        for place in places:
+        """A bell that hangs under all these ``places``, which may be the same, as long as the context lasts."""
+        bell, distinct = Bell(), {*places}
+        for place in distinct:
             self._bells.setdefault(place, set()).add(bell)
         self.crowd += 1
         try:
             yield bell
         finally:
             self.crowd -= 1
-            for place in places:
+            for place in distinct:
                 self._bells[place].discard(bell)
                 if not self._bells[place]:
                     del self._bells[place]

@@ -164,6 +164,24 @@ async def test_one_object_may_be_asked_about(autojump_clock: object, tmp_path: P
     assert replies[0][COUNT] == {"task": 2}
 
 
+@pytest.mark.parametrize("names", [["task/{0}", "task/{1}"], ["pool/{0}", "task/{0}"], ["task/{0}", "TASK/{0}"]])
+async def test_an_object_may_be_asked_about_under_two_names(tmp_path: Path, names: list[str]) -> None:
+    """Once the call is over, it has left nothing behind."""
+    async with served(tmp_path) as (service, client):
+        task = await client("task.create", "l", "")
+        asked = [name.format(task, task.removeprefix("OpaqueRef:")) for name in names]
+        assert told(await client("event.from", asked, "", 0.0)) == [("add", task)]
+        assert service.registry.feed._bells == {}
+
+
+async def test_so_many_may_be_asked_about_in_one_call_and_no_more(tmp_path: Path) -> None:
+    async with served(tmp_path) as (_, client):
+        names = [f"task/OpaqueRef:{n}" for n in range(event.MOST)]
+        assert told(await client("event.from", names, "", 0.0)) == []
+        refusal = ["INVALID_VALUE", "classes", f"more than {event.MOST}"]
+        assert await client.refused("event.from", [*names, "task"], "", 0.0) == refusal
+
+
 async def test_a_change_between_two_calls_is_never_missed(tmp_path: Path) -> None:
     """Going on from each token, a watcher that keeps what it is told has what there is."""
     async with served(tmp_path) as (_, client):

@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 import trio
 
-from taskd.dialects.xenapi.message import VOID, Message, Visit, id_of, number, ref, text, texts
+from taskd.dialects.xenapi.message import REF, VOID, Message, Visit, id_of, number, ref, text, texts
 from taskd.dialects.xenapi.pool import ref_of
 from taskd.dialects.xenapi.task import every, shown
 from taskd.errors import DoesNotExist, XenApiError
@@ -26,6 +26,9 @@ from taskd.service import Change, Feed, places
 
 # Seconds from the first change that a call has waited for to its answer: what comes meanwhile is in it (as xapi).
 BATCH: Final = 0.05
+
+# Most classes and objects that one call may ask about: they take memory as long as it waits.
+MOST: Final = 1000
 
 # The classes that have events, beside tasks.
 STILL: Final = ("pool", "host")
@@ -166,6 +169,8 @@ async def _tasks(visit: Visit, asked: Subscription) -> list[Task]:
 
 async def _from(visit: Visit, classes: tuple[str, ...], token: str, timeout: float) -> JSON:
     """Wait until something that is asked about changes after the token, at most ``timeout`` seconds."""
+    if len(classes) > MOST:
+        raise XenApiError("INVALID_VALUE", ("classes", f"more than {MOST}"))
     asked, since = Subscription.parse(classes), Token.parse(token)
     feed = visit.service.registry.feed
     deadline = trio.current_time() + max(0.0, timeout)
@@ -190,7 +195,8 @@ def _places(visit: Visit, asked: Subscription) -> Sequence[tuple[str, str]]:
     """Where in the feed something can change of what is asked about."""
     user = visit.caller.user
     if not asked.whole("task"):
-        return [places.desk(user), *(places.one(each.removeprefix(ref(""))) for _, each in asked.objects)]
+        tasks = [each.removeprefix(REF) for kind, each in asked.objects if kind == "task"]
+        return [places.desk(user), *map(places.one, tasks)]
     return [places.desk(user), places.seen(visit.caller)]
 
 
