@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import trio
 from taskd.config import Config
 from taskd.dialects.xenapi import XenApi, event
 from taskd.dialects.xenapi.event import Subscription, Token
+from taskd.dialects.xenapi.task import shown
 from taskd.errors import XenApiError
 from taskd.operations.external import OPERATION
 from taskd.registry import Feed
@@ -19,6 +21,7 @@ from taskd.server import forget_old
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, user
 from tests.dialects.client import Client, login, served
+from tests.dialects.cloud import stepped
 from tests.dialects.test_xenapi_task import EXAMPLE
 from tests.stores import SlowStore
 
@@ -208,6 +211,76 @@ async def test_a_change_between_two_calls_is_never_missed(tmp_path: Path) -> Non
                         kept[event["ref"]] = event["snapshot"]
                 assert kept == await client("task.get_all_records")
                 assert reply[COUNT]["task"] == len(kept)
+
+
+class Passes(trio.abc.Instrument):
+    """Counts how often everybody who can go on has had a turn."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["all there is", "what changed"])
+async def test_between_two_records_others_have_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    passes, made = Passes(), list[int]()
+
+    def noted(*args: Any) -> Any:
+        made.append(passes.count)
+        return shown(*args)
+
+    monkeypatch.setattr("taskd.dialects.xenapi.event.shown", noted)
+    async with served(tmp_path) as (_, client):
+        trio.lowlevel.add_instrument(passes)
+        token = await now(client) if known else ""
+        await client("event.register", ["task"])
+        refs = [await client("task.create", str(n), "") for n in range(20)]
+        assert told(await client("event.from", ["task"], token, 0.0)) == [("add", ref) for ref in refs]
+        assert told({"events": await client("event.next")}) == [("add", ref) for ref in refs]
+
+    assert len({*made}) == len(made) == 40
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["all there is", "what changed"])
+async def test_what_happens_while_the_records_are_made_is_told_once(tmp_path: Path, known: bool) -> None:
+    """A task is made, another one destroyed, and one changed, from each step of the call on."""
+    at = 0
+    while True:
+        async with served(tmp_path) as (_, client), trio.open_nursery() as nursery:
+            token = await now(client) if known else ""
+            refs = [await client("task.create", str(n), "") for n in range(5)]
+            await client("task.set_status", refs[3], "success")
+            replies: list[Any] = []
+
+            async def ask(client: Client = client, token: str = token, replies: list[Any] = replies) -> None:
+                replies.append(await client("event.from", ["task"], token, 0.0))
+
+            async def others(client: Client = client, refs: list[Any] = refs) -> None:
+                await client("task.set_progress", refs[4], 0.5)
+                await client("task.destroy", refs[3])
+                refs.append(await client("task.create", "made", ""))
+
+            steps = await stepped(ask(), at, partial(nursery.start_soon, others))
+            if at >= steps:
+                break
+            await trio.testing.wait_all_tasks_blocked()
+            replies.append(await client("event.from", ["task"], replies[0]["token"], 0.0))
+            kept: dict[str, Any] = {}
+            for reply in replies:
+                for each in reply["events"]:
+                    if each["operation"] == "del":
+                        del kept[each["ref"]]
+                    else:
+                        assert (each["operation"] == "add") == (each["ref"] not in kept)
+                        assert kept.get(each["ref"]) != each["snapshot"]
+                        kept[each["ref"]] = each["snapshot"]
+                assert reply[COUNT]["task"] == len(kept)
+            assert kept == await client("task.get_all_records")
+        at += 1
+    assert at > 5
 
 
 async def test_a_foreign_task_has_no_events(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -22,7 +22,7 @@ from taskd.dialects.xenapi.pool import ref_of
 from taskd.dialects.xenapi.task import every, shown
 from taskd.errors import DoesNotExist, XenApiError
 from taskd.model import JSON, Task
-from taskd.service import Change, Feed, places
+from taskd.service import Feed, places
 
 # Seconds from the first change that a call has waited for to its answer: what comes meanwhile is in it (as xapi).
 BATCH: Final = 0.05
@@ -92,15 +92,15 @@ class Subscription:
 
 @attrs.frozen
 class Happened:
-    """One event: ``operation`` is add, mod or del; a del has no snapshot."""
+    """One event: ``operation`` is add, mod or del; a del has no snapshot. A task is shown when this is told."""
 
     operation: str
     kind: str
     ref: str
     revision: int
-    snapshot: JSON = None
+    snapshot: Task | Mapping[str, JSON]
 
-    def told(self, timestamp: str) -> dict[str, JSON]:
+    def told(self, visit: Visit, timestamp: str) -> dict[str, JSON]:
         said: dict[str, JSON] = {
             "id": str(self.revision),
             "timestamp": timestamp,
@@ -108,27 +108,48 @@ class Happened:
             "operation": self.operation,
             "ref": self.ref,
         }
-        return said if self.operation == "del" else {**said, "snapshot": self.snapshot}
+        if self.operation != "del":
+            said["snapshot"] = shown(visit, self.snapshot) if isinstance(self.snapshot, Task) else self.snapshot
+        return said
 
 
-def _changed(visit: Visit, asked: Subscription, revision: int) -> list[Happened]:
-    """What changed after ``revision``, which the feed covers: adds, then mods, then dels. Without an await."""
+@attrs.frozen
+class Found:
+    """The ``events`` up to ``revision``, and how many ``tasks`` there are then: of one moment, however long the
+    telling takes.
+    """
+
+    events: Sequence[Happened]
+    revision: int
+    tasks: int
+
+    @classmethod
+    def now(cls, visit: Visit, events: Sequence[Happened]) -> Found:
+        return cls(events, visit.service.registry.feed.revision, visit.service.count(visit.caller))
+
+    async def told(self, visit: Visit, timestamp: str) -> list[JSON]:
+        said: list[JSON] = []
+        for each in self.events:
+            said.append(each.told(visit, timestamp))
+            await trio.lowlevel.checkpoint()  # there may be very many, and others have their turn
+        return said
+
+
+def _changed(visit: Visit, asked: Subscription, revision: int) -> Found:
+    """What changed after ``revision``, which the feed covers: adds, then mods, then dels."""
     feed = visit.service.registry.feed
     found = []
     for change in feed.since(revision):
-        if asked.takes("task", ref(change.task.id)) and visit.service.sees(visit.caller, change.task):
+        one = ref(change.task.id)
+        if asked.takes("task", one) and visit.service.sees(visit.caller, change.task):
             new = change.born > revision
             if not (new and change.gone):
-                found.append(_of(visit, change, "del" if change.gone else "add" if new else "mod"))
+                operation = "del" if change.gone else "add" if new else "mod"
+                found.append(Happened(operation, "task", one, change.revision, change.task))
     for kind, touched in visit.desk.slip(visit.caller).touched.items():
         if revision < touched <= feed.revision:
             found += _still(visit, asked, kind, "mod")
-    return sorted(found, key=lambda each: _ORDER.index(each.operation))
-
-
-def _of(visit: Visit, change: Change, operation: str) -> Happened:
-    snapshot = None if change.gone else shown(visit, change.task)
-    return Happened(operation, "task", ref(change.task.id), change.revision, snapshot)
+    return Found.now(visit, sorted(found, key=lambda each: _ORDER.index(each.operation)))
 
 
 def _still(visit: Visit, asked: Subscription, kind: str, operation: str) -> list[Happened]:
@@ -137,34 +158,38 @@ def _still(visit: Visit, asked: Subscription, kind: str, operation: str) -> list
     return [Happened(operation, kind, one, revision, each) for one, each in records if asked.takes(kind, one)]
 
 
-async def _everything(visit: Visit, asked: Subscription) -> list[Happened]:
-    """All that is asked about, as added, as it is at the feed's revision when this returns."""
+async def _everything(visit: Visit, asked: Subscription) -> Found:
+    """All that is asked about, as added."""
     feed = visit.service.registry.feed
     while True:
         start = feed.revision
-        found = {task.id: task for task in await _tasks(visit, asked)}
+        found = {task.id: _added(task) async for task in _tasks(visit, asked)}
         if feed.covers(start):  # else more has changed meanwhile than the feed keeps
             break
     for change in feed.since(start):
         if change.gone:
             found.pop(change.task.id, None)
         elif asked.takes("task", ref(change.task.id)) and visit.service.sees(visit.caller, change.task):
-            found[change.task.id] = change.task
-    added = [Happened("add", "task", ref(id), task.revision, shown(visit, task)) for id, task in found.items()]
-    return [each for kind in STILL for each in _still(visit, asked, kind, "add")] + added
+            found[change.task.id] = _added(change.task)
+    still = [each for kind in STILL for each in _still(visit, asked, kind, "add")]
+    return Found.now(visit, [*still, *found.values()])
 
 
-async def _tasks(visit: Visit, asked: Subscription) -> list[Task]:
+def _added(task: Task) -> Happened:
+    return Happened("add", "task", ref(task.id), task.revision, task)
+
+
+async def _tasks(visit: Visit, asked: Subscription) -> AsyncIterator[Task]:
     if asked.whole("task"):
-        return [task async for task in every(visit)]
-    found = []
+        async for task in every(visit):
+            yield task
+        return
     for kind, one in asked.objects:
         if kind == "task":
             try:
-                found.append(await visit.service.get(visit.caller, id_of("ref", one)))
+                yield await visit.service.get(visit.caller, id_of("ref", one))
             except (DoesNotExist, XenApiError):
                 continue  # as good as one that is not there yet
-    return found
 
 
 async def _from(visit: Visit, classes: tuple[str, ...], token: str, timeout: float) -> JSON:
@@ -179,12 +204,13 @@ async def _from(visit: Visit, classes: tuple[str, ...], token: str, timeout: flo
             with visit.known.waiting(float("inf")):
                 # One after the other, so that between the records of two calls others have their turn.
                 async with visit.desk.building:
-                    found = _changed(visit, asked, since.revision) if since.known_to(feed) else None
-                    if found is None:
+                    if since.known_to(feed):
+                        found = _changed(visit, asked, since.revision)
+                    else:
                         found = await _everything(visit, asked)
-                    since = Token(feed.epoch, feed.revision)
-            if found or trio.current_time() >= deadline:
-                return _reply(visit, asked, since, found)
+                    since = Token(feed.epoch, found.revision)
+                    if found.events or trio.current_time() >= deadline:
+                        return await _reply(visit, asked, since, found)
             with visit.known.waiting(deadline):
                 await bell.wait()
                 await trio.sleep(BATCH)
@@ -200,12 +226,12 @@ def _places(visit: Visit, asked: Subscription) -> Sequence[tuple[str, str]]:
     return [places.desk(user), places.seen(visit.caller)]
 
 
-def _reply(visit: Visit, asked: Subscription, token: Token, found: Sequence[Happened]) -> JSON:
+async def _reply(visit: Visit, asked: Subscription, token: Token, found: Found) -> JSON:
     counts: dict[str, JSON] = {kind: 1 for kind in STILL if asked.table(kind)}
     if asked.table("task"):
-        counts["task"] = visit.service.count(visit.caller)
+        counts["task"] = found.tasks
     return {
-        "events": [each.told("0.0") for each in found],
+        "events": await found.told(visit, "0.0"),
         "valid_ref_counts": counts,
         "token": str(token),
     }
@@ -262,13 +288,12 @@ async def _next(visit: Visit) -> JSON:
             if session.classes is None:
                 raise XenApiError("SESSION_NOT_REGISTERED", (session.ref,))
             asked = Subscription.parse(tuple(session.classes))
-            lost = not feed.covers(session.seen)
-            found = [] if lost else _changed(visit, asked, session.seen)
+            found = _changed(visit, asked, session.seen) if feed.covers(session.seen) else None
             session.seen = feed.revision
-            if lost:
+            if found is None:
                 raise XenApiError("EVENTS_LOST")
-            if found:
-                return [each.told(str(time.time())) for each in found]
+            if found.events:
+                return await found.told(visit, str(time.time()))
             with session.waiting(float("inf")):
                 await bell.wait()
             session.seen = max(session.seen, bell.quiet(feed.revision))
