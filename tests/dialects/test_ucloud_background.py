@@ -140,6 +140,25 @@ async def test_a_listener_is_told_the_whole_task_at_each_change(tmp_path: Path) 
     assert frames[1] == now
 
 
+@pytest.mark.parametrize("payload", [{}, {"since": 0}])
+async def test_who_lags_too_far_is_told_of_what_was_made_and_ended_meanwhile(
+    tmp_path: Path, payload: JSON
+) -> None:
+    async with site(tmp_path) as ucloud:
+        ucloud.service.registry.feed.limit = 2
+        stream = whole(ucloud, payload=payload)
+        id, start = await create(ucloud), ucloud.service.registry.feed.revision
+        await post(ucloud, id, P1, state="SUCCESS")
+        for _ in range(3):
+            await ucloud.create(BOB)
+        async with heard(stream) as frames:
+            other = await create(ucloud)
+        ended = await seen(ucloud, id)
+
+    assert frames[0] == ({**ended, "rev": start - 1} if payload else ended)
+    assert [frame["taskId"] for frame in frames] == [int(id), int(other)]
+
+
 def whole(ucloud: Site, caller: Caller = ALICE, payload: JSON = None) -> Stream:
     return STREAMS["tasks.listen"](ucloud.service, caller, payload or {})
 

@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from taskd.dialects.ucloud import listen
+from taskd.dialects.ucloud import follow, listen
 from taskd.dialects.ucloud.messages import CUT, TAIL
 from taskd.dialects.ucloud.parts import LINES
 from taskd.errors import InvalidRequest, PermissionDenied
@@ -605,7 +605,36 @@ async def test_who_lags_too_far_is_told_what_is_now(tmp_path: Path) -> None:
     ]
 
 
-async def test_nothing_is_lost_however_little_the_feed_keeps(tmp_path: Path) -> None:
+async def test_who_lags_too_far_is_told_of_what_was_made_and_ended_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not of what had ended before, nor of Bob's."""
+    monkeypatch.setattr(follow, "PAGE", 2)
+    async with site(tmp_path) as ucloud:
+        ucloud.service.registry.feed.limit = 2
+        await ucloud.complete(await ucloud.create(title="old"))
+        still, ends = await ucloud.create(title="still"), await ucloud.create(title="ends")
+        stream = ucloud.listen()
+        short = [await ucloud.create(title=title) for title in "abc"]
+        await ucloud.complete(ends)
+        for id in short:
+            await ucloud.post(id, newStatus="done", messageToAppend="bye", complete=True)
+        for _ in range(3):
+            await ucloud.complete(await ucloud.create(BOB))
+        async with heard(stream) as frames:
+            await quiet()
+            await ucloud.post(still, messageToAppend="x")
+
+    said = {"newStatus": "done", "messageToAppend": "bye", "complete": True}
+    assert frames == [
+        *(update(id, newTitle=title, **said) for id, title in zip(short, "abc", strict=True)),
+        update(ends, complete=True),
+        update(still, messageToAppend="x"),
+    ]
+
+
+@pytest.mark.parametrize("complete", [False, True], ids=["goes on", "is complete"])
+async def test_nothing_is_lost_however_little_the_feed_keeps(tmp_path: Path, complete: bool) -> None:
     for at in range(0, 60, 7):
         async with site(tmp_path) as ucloud:
             ucloud.service.registry.feed.limit = 1
@@ -617,14 +646,14 @@ async def test_nothing_is_lost_however_little_the_feed_keeps(tmp_path: Path) -> 
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(late)
-                await stepped(_story(ucloud, complete=False), at, go.set)
+                await stepped(_story(ucloud, complete=complete), at, go.set)
                 go.set()
                 await quiet()
                 nursery.cancel_scope.cancel()
             screen = Screen()
             for frame in frames:
                 screen.add(frame)
-            await _as_stored(ucloud, screen, complete=False)
+            await _as_stored(ucloud, screen, complete=complete)
 
 
 # What taskd runs itself, and what others ask of a task.

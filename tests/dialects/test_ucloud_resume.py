@@ -19,13 +19,13 @@ import trio
 from taskd.dialects.ucloud import parts
 from taskd.dialects.ucloud.listen import listen
 from taskd.dialects.ucloud.parts import CHARS, LINES
-from taskd.errors import StoreUnavailable
+from taskd.errors import StoreError
 from taskd.model import JSON, LogLine, Task, Undo
 from taskd.operations import Handle
 from taskd.registry import AT_HAND
 from taskd.service import Report
 from taskd.states import State
-from taskd.store import Store
+from taskd.store import Query, Store
 from taskd.store.memory import MemoryStore
 from taskd.store.sqlite import SqliteStore
 from tests.bench import ROOT
@@ -235,6 +235,29 @@ async def test_who_lags_too_far_is_told_no_speed_twice(tmp_path: Path, kind: str
     assert [row["speeds"] for row in seen([*frames, *rest]).gone.values()] == [["Files", "Files", "last"]]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_who_breaks_off_in_a_gap_has_what_was_made_and_ended_in_it(tmp_path: Path, count: int) -> None:
+    async with site(tmp_path) as ucloud:
+        ucloud.service.registry.feed.limit = 2
+        goes = await ucloud.create(title="goes")
+        stream = ucloud.listen(since=0)
+        short = [await ucloud.create(title=title) for title in "ab"]
+        for id in short:
+            await ucloud.post(id, messageToAppend="m", complete=True)
+        await ucloud.post(goes, messageToAppend="g")
+        for _ in range(3):
+            await ucloud.create(BOB)
+        with trio.fail_after(5):
+            frames = [await anext(stream) for _ in range(count)]
+        await stream.aclose()
+        await back(ucloud, frames)
+        await back(ucloud, frames)
+
+    screen = seen(frames)
+    assert {id: row["messages"] for id, row in screen.gone.items()} == dict.fromkeys(short, "m")
+    assert {id: row["messages"] for id, row in screen.rows.items()} == {goes: "g"}
+
+
 @attrs.define(eq=False)
 class Deaf(MemoryStore):
     """Cannot tell, for a time."""
@@ -242,19 +265,30 @@ class Deaf(MemoryStore):
     deaf: bool = False
 
     async def get(self, id: str) -> Task | None:
-        if self.deaf:
-            raise StoreUnavailable("for a time")
+        self._check()
         return await super().get(id)
 
+    async def list(self, query: Query) -> Sequence[Task]:
+        self._check()
+        return await super().list(query)
 
+    def _check(self) -> None:
+        if self.deaf:
+            raise StoreError("the store cannot read: for a time")
+
+
+@pytest.mark.parametrize("known", [True, False])
 async def test_how_a_task_ended_is_told_when_the_store_can_tell_again(
-    tmp_path: Path, autojump_clock: trio.abc.Clock
+    tmp_path: Path, autojump_clock: trio.abc.Clock, known: bool
 ) -> None:
+    """The listener has known of it, or it was made in the gap."""
     store = Deaf()
     async with site(tmp_path, store=store) as ucloud:
         ucloud.service.registry.feed.limit = 1
-        id = await ucloud.create()
         stream = ucloud.listen()
+        id = await ucloud.create()
+        if known:
+            stream = ucloud.listen()
         await ucloud.post(id, newStatus="done", complete=True)
         for _ in range(AT_HAND + 1):  # since when so many others have ended
             await ucloud.complete(await ucloud.create(BOB))
@@ -265,7 +299,8 @@ async def test_how_a_task_ended_is_told_when_the_store_can_tell_again(
             store.deaf = False
             await trio.sleep(5)
 
-    assert frames == [update(id, newStatus="done", complete=True)]
+    title = None if known else "title"
+    assert frames == [update(id, newTitle=title, newStatus="done", complete=True)]
 
 
 async def test_who_comes_back_learns_of_a_task_that_was_given_up(

@@ -299,16 +299,18 @@ async def _changes(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapp
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
         steps, follower.first = deque(follower.first), ()
         mark: Mapping[str, JSON] = {"resync": True} if follower.fresh and follower.since else {}
-        async with aclosing(follower.ends()) as ends:
-            async for step in ends:  # there are none but where a revision was asked for
-                yield {**task_of(step.task), **mark, "rev": follower.since}
+        seen = follower.since
         while True:
+            async with aclosing(follower.ends()) as ends:
+                async for step in ends:
+                    ended = task_of(step.task)
+                    yield {**ended, **mark, "rev": seen} if numbered else ended
             while steps:
                 revision = steps[0].revision
                 told = _told(steps.popleft())
                 if told is not None:
                     yield {**told, **mark, "rev": revision} if numbered else told
-            mark = {}
+            mark, seen = {}, follower.position
             steps = deque(await follower.more(bell.wait))
 
 

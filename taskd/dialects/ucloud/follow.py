@@ -10,22 +10,26 @@ Steps come in the order of revisions, the end of a task at the one that it ended
 looked at or destroyed since. So whoever has seen the step of one, and of all tasks the log up to it, has seen all
 before it, and can begin there again (``since``). How much of a log a revision stands for can be told from memory
 only. Where it cannot, the next step of that task is ``whole``: the task from its beginning, to replace what is
-known of it.
+known of it. Where the feed does not go back so far, what has ended in the gap, and was not known, comes first,
+each whole, with the revision that the gap begins at.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 import attrs
 import trio
 
 from taskd.dialects.ucloud.parts import one_frame
-from taskd.errors import DoesNotExist, StoreUnavailable
+from taskd.errors import DoesNotExist, StoreError
 from taskd.model import JSON, Caller, Task
 from taskd.service import PROCESSOR, Change, Live, Query, Service
 from taskd.states import ENDED
+
+T = TypeVar("T")
 
 # Tasks that are fetched at a time.
 PAGE: Final = 250
@@ -70,12 +74,20 @@ class Step:
     ended: bool
 
 
+@attrs.frozen
+class Gap:
+    """From a revision on the feed cannot tell what has happened; of ``besides`` there are steps all the same."""
+
+    since: int
+    besides: Collection[str] = ()
+
+
 @attrs.define(eq=False)
 class Follower:
     """Follows the own tasks of ``caller`` from ``position`` on.
 
-    What is to be told before ``more`` is asked for: where ``fresh``, ``ends`` and then ``first``, each whole; else
-    ``first`` are the steps since ``since``.
+    What is to be told before ``more`` is asked for: ``ends``, and then ``first``, each whole where ``fresh``; else
+    they are the steps since ``since``. Then again and again ``ends``, and the steps that ``more`` has given.
     """
 
     service: Service
@@ -85,6 +97,7 @@ class Follower:
     fresh: bool
     first: Sequence[Step] = ()
     known: dict[str, Known] = attrs.field(factory=dict)
+    gap: Gap | None = None
 
     @classmethod
     def begin(cls, service: Service, caller: Caller, since: int | None) -> Follower:
@@ -95,6 +108,8 @@ class Follower:
         """
         feed, since = service.registry.feed, since or 0
         self = cls(service, caller, since, feed.revision, fresh=not (since and feed.covers(since)))
+        if self.fresh and since:
+            self.gap = Gap(since)
         for live in service.registry.of(caller.user):
             if not live.task.state.ended:
                 self.known[live.task.id] = Known(live, live.task)
@@ -139,25 +154,29 @@ class Follower:
             known.whole = True
 
     async def ends(self) -> AsyncGenerator[Step, None]:
-        """Where what is asked for is not covered any more: what has ended since then and is still there."""
-        query = Query(owner=self.caller.user, states=ENDED, since=self.since, newest_first=False, limit=PAGE)
-        page = await self.service.list(self.caller, query) if self.fresh and self.since else ()
-        while page:
+        """What has ended in the gap, if there is one, and is still there."""
+        gap, self.gap = self.gap, None
+        if gap is None:
+            return
+        query = Query(owner=self.caller.user, states=ENDED, since=gap.since, newest_first=False, limit=PAGE)
+        while True:
+            page = await _surely(partial(self.service.list, self.caller, query))
             for task in page:
-                # What ended after this began is told as it comes.
-                if task.state.ended and task.revision <= self.position and task.id not in self.known:
+                # What ended after the gap is told as it comes.
+                past = task.state.ended and task.revision <= self.position
+                if past and task.id not in self.known and task.id not in gap.besides:
                     yield Step(Known(None, whole=True), task, task.revision, ended=True)
             if len(page) < PAGE:
-                break
-            page = await self.service.list(self.caller, attrs.evolve(query, after=page[-1].seq))
+                return
+            query = attrs.evolve(query, after=page[-1].seq)
 
     def _own(self, revision: int) -> Sequence[Change]:
         changes = self.service.registry.feed.since(revision)
         return [change for change in changes if change.task.owner == self.caller.user]
 
     async def more(self, wait: Callable[[], Awaitable[None]]) -> Sequence[Step]:
-        """The next steps, at least one; ``wait`` returns when there may be some. After a cancel it is not to be
-        called again.
+        """The next steps, at least one, but where there is a gap; ``wait`` returns when there may be some. After a
+        cancel it is not to be called again.
         """
         feed = self.service.registry.feed
         while True:
@@ -166,8 +185,8 @@ class Follower:
                 found = [self._step(change, start) for change in self._own(start)]
                 steps: Sequence[Step] = sorted((step for step in found if step is not None), key=_revision)
             else:
-                steps = await self._afresh()
-            if steps:
+                steps = await self._afresh(start)
+            if steps or self.gap is not None:
                 return steps
             await wait()
 
@@ -182,12 +201,13 @@ class Follower:
             del self.known[id]
         return Step(known, change.task, _when(change), over)
 
-    async def _afresh(self) -> Sequence[Step]:
-        """More has happened than the feed keeps: the steps to what the tasks are now."""
+    async def _afresh(self, start: int) -> Sequence[Step]:
+        """More has happened since ``start`` than the feed keeps: the steps to what the tasks are now."""
         steps, position = [], self.position
         alive = {live.task.id: live for live in self.service.registry.of(self.caller.user)}
         alive = {id: live for id, live in alive.items() if not live.task.state.ended}
         vanished = {id: known for id, known in self.known.items() if id not in alive}
+        self.gap = Gap(start, frozenset(vanished))
         for id, live in alive.items():
             known = self.known.setdefault(id, Known(live))
             if known.task is None or known.task.revision < live.task.revision:
@@ -203,14 +223,20 @@ class Follower:
         return sorted(steps, key=_revision)
 
     async def _newest(self, id: str) -> Task | None:
-        """None where it is destroyed. While the store cannot tell, nobody can."""
-        while True:
-            try:
-                return await self.service.get(self.caller, id)
-            except DoesNotExist:
-                return None
-            except StoreUnavailable:
-                await trio.sleep(AGAIN)
+        """None where it is destroyed."""
+        try:
+            return await _surely(partial(self.service.get, self.caller, id))
+        except DoesNotExist:
+            return None
+
+
+async def _surely(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer of the store. While it cannot tell, nobody can."""
+    while True:
+        try:
+            return await ask()
+        except StoreError:
+            await trio.sleep(AGAIN)
 
 
 def _revision(step: Step) -> int:

@@ -50,24 +50,30 @@ Updates: TypeAlias = AsyncGenerator[dict[str, JSON], None]
 async def _updates(follower: Follower, *, numbered: bool) -> AsyncGenerator[Mapping[str, JSON], None]:
     with follower.service.registry.feed.bell(of(follower.caller.user)) as bell:
         steps, follower.first = deque(follower.first), ()
-        batch = _whole(follower, steps) if follower.fresh else _moments(follower, steps, follower.since, numbered)
+        seen = follower.since
+        batch = _whole(follower, steps) if follower.fresh else _moments(follower, steps, seen, numbered)
         while True:
-            async with aclosing(batch):
-                async for update in batch:
-                    if not numbered:
-                        update.pop("resync", None)
-                        del update["rev"]
-                    yield update
-                    del update  # nothing that was told is kept while the next is waited for
+            for updates in (_ends(follower, seen), batch):
+                async with aclosing(updates):
+                    async for update in updates:
+                        if not numbered:
+                            update.pop("resync", None)
+                            del update["rev"]
+                        yield update
+                        del update  # nothing that was told is kept while the next is waited for
             seen = follower.position
             batch = _moments(follower, deque(await follower.more(bell.wait)), seen, numbered)
 
 
-async def _whole(follower: Follower, steps: deque[Step]) -> Updates:
-    """What there is, each task as it is now. Only with the last everything up to now is told."""
+async def _ends(follower: Follower, seen: int) -> Updates:
+    """What has ended in a gap. Everything up to ``seen`` was told before, and not more."""
     async with aclosing(follower.ends()) as ends:
         async for step in ends:
-            yield {**await _all(follower, step), "rev": follower.since}
+            yield {**await _all(follower, step), "rev": seen}
+
+
+async def _whole(follower: Follower, steps: deque[Step]) -> Updates:
+    """What there is, each task as it is now. Only with the last everything up to now is told."""
     while steps:
         told = await _all(follower, steps.popleft())
         yield {**told, "rev": follower.since if steps else follower.position}
