@@ -19,10 +19,10 @@ from taskd.states import State
 from taskd.store import rows
 from taskd.store.memory import MemoryStore
 from taskd.store.sqlite import SqliteStore
-from tests.bench import ROOT, ended, running
+from tests.bench import ROOT, running
 from tests.store.test_contract import task
 from tests.stores import StuckStore
-from tests.test_runner import NoParams, World, operation, reached, table
+from tests.test_runner import NoParams, World, operation, reached, table, undone_before_it_is_told
 
 
 async def test_the_tasks_of_an_owner_are_found_oldest_first_until_they_end(tmp_path: Path) -> None:
@@ -250,16 +250,7 @@ async def test_calls_leave_revisions_for_the_undo_that_may_make_room(
         for _ in range(200):
             with pytest.raises(StoreUnavailable):
                 await service.start(ROOT, "toy", {})
-        with pytest.raises(StoreUnavailable):
-            await service.cancel(ROOT, id)
-        with trio.fail_after(60):
-            while world.made:
-                await trio.sleep(0.1)
-        assert (await service.get(ROOT, id)).state is State.UNDOING
-        store.full = False
-        task = await ended(service, id)
-
-    assert task.state is State.CANCELLED
+        await undone_before_it_is_told(service, store, world, id)
 
 
 async def test_what_is_destroyed_when_no_revision_is_left_is_shown_when_there_are_some(

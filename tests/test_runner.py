@@ -18,6 +18,7 @@ from taskd.service import Service
 from taskd.states import State
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, ended, running
+from tests.stores import StuckStore
 
 
 @attrs.frozen
@@ -509,6 +510,18 @@ class FullStore(MemoryStore):
         await super().append_log(id, lines, keep=keep)
 
 
+async def undone_before_it_is_told(service: Service, store: FullStore | StuckStore, world: World, id: str) -> None:
+    """Its cancel cannot be stored; it is undone all the same, and told when there is room."""
+    with pytest.raises(StoreUnavailable):
+        await service.cancel(ROOT, id)
+    with trio.fail_after(60):
+        while world.made:
+            await trio.sleep(0.1)
+    assert (await service.get(ROOT, id)).state is State.UNDOING
+    store.full = False
+    assert (await ended(service, id)).state is State.CANCELLED
+
+
 async def test_a_full_store_keeps_no_task_from_being_undone(autojump_clock: object, tmp_path: Path) -> None:
     """The disk may be full of what the task wrote: it is undone first, and told when it can be."""
     store, world = FullStore(), World()
@@ -517,16 +530,7 @@ async def test_a_full_store_keeps_no_task_from_being_undone(autojump_clock: obje
         await reached(service, id, State.RUNNING)
         await trio.testing.wait_all_tasks_blocked()
         store.full = True
-        with pytest.raises(StoreUnavailable):
-            await service.cancel(ROOT, id)
-        with trio.fail_after(60):
-            while world.made:
-                await trio.sleep(0.1)
-        assert (await service.get(ROOT, id)).state is State.UNDOING
-        store.full = False
-        task = await ended(service, id)
-
-    assert task.state is State.CANCELLED
+        await undone_before_it_is_told(service, store, world, id)
 
 
 async def test_without_its_undo_on_disk_an_act_is_not_done(autojump_clock: object, tmp_path: Path) -> None:
