@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,23 +144,33 @@ async def test_reports_that_come_together_never_take_progress_back(autojump_cloc
             assert (await service.get(ROOT, id)).progress.done == 80
 
 
-async def test_nothing_is_written_to_a_task_after_its_end(autojump_clock: object, tmp_path: Path) -> None:
-    """A report with log lines that comes together with the end is before it, or refused."""
-    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
-        for _ in range(20):
-            id = (await service.start(ROOT, "external", {})).id
+async def steps(count: int) -> None:
+    """So many steps of others, none if it is negative."""
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
 
-            async def report(id: str = id) -> None:
-                try:
+
+async def test_nothing_is_written_to_a_task_after_its_end(autojump_clock: object, tmp_path: Path) -> None:
+    """A report with a log line that comes at any step of the end is before it, or refused."""
+    heard, store = set(), MemoryStore()
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service:
+        for later in range(-20, 20):
+            id, said = (await service.start(ROOT, "external", {})).id, list[str]()
+
+            async def report(id: str = id, later: int = later, said: list[str] = said) -> None:
+                await steps(later)
+                with suppress(AlreadyEnded):
                     await service.update(ROOT, id, log=["a line"])
-                except AlreadyEnded:
-                    pass
+                    said.append("a line")
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(report)
+                await steps(-later)
                 end = await service.complete(ROOT, id)
-            await trio.testing.wait_all_tasks_blocked()
-            assert (await service.get(ROOT, id)).revision == end.revision
+            assert await service.get(ROOT, id) == await store.get(id) == end
+            assert [line.line for line in await service.log(ROOT, id)] == said
+            heard.add(len(said))
+    assert heard == {0, 1}
 
 
 async def test_a_producer_that_is_heard_while_the_store_is_full_is_not_lost(
