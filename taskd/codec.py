@@ -8,15 +8,16 @@ This is the one room where ``Any`` lives: JSON is untyped until it has been thro
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from heapq import nsmallest
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import cattrs
 import orjson
-from cattrs.cols import is_mapping, mapping_structure_factory
+from cattrs.cols import is_mapping
 from cattrs.gen import make_dict_structure_fn
 
 from taskd.errors import BadParams
@@ -71,7 +72,10 @@ def _scalar(kind: Any) -> Callable[[Any, Any], Any]:
 
 
 def _shown(value: Any) -> str:
-    text = orjson.dumps(value, default=repr).decode(errors="replace")
+    return _short(orjson.dumps(value, default=repr).decode(errors="replace"))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -117,23 +121,37 @@ def _is_tuple(kind: Any) -> bool:
     return get_origin(kind) is tuple
 
 
-def _each(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    """A list, up to its first fault: gathering those of a million elements would take the loop for seconds."""
-    inner = get_args(kind)[0]
+Elements = Callable[[Iterable[tuple[Any, Any]], str], Iterator[tuple[Any, Any]]]
+
+
+def _elements(kind: Any, inner: Any, converter: cattrs.Converter) -> Elements:
+    """Those of a list or an object, up to the first fault: to gather a million would take the loop for seconds."""
     hook = converter.get_structure_hook(inner)
 
-    def structure(value: Any, _: Any) -> Any:
-        structured = []
-        for index, element in enumerate(value):
+    def structure(elements: Iterable[tuple[Any, Any]], at: str) -> Iterator[tuple[Any, Any]]:
+        for key, element in elements:
             try:
-                structured.append(hook(element, inner))
+                structured = hook(element, inner)
             except Exception as error:
-                note = cattrs.IterableValidationNote(f"at index {index}", index, inner)
+                place = key if isinstance(key, int) else _short(key)
+                note = cattrs.IterableValidationNote(f"{at} {place!r}", place, inner)
                 error.__notes__ = [*getattr(error, "__notes__", []), note]
-                raise cattrs.IterableValidationError("in a list", [error], kind) from None
-        return tuple(structured)
+                raise cattrs.IterableValidationError("in its elements", [error], kind) from None
+            yield key, structured
 
     return structure
+
+
+def _list(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    elements = _elements(kind, get_args(kind)[0], converter)
+    return _demanding(
+        list, "a list", lambda value, _: tuple(each for _, each in elements(enumerate(value), "at index"))
+    )
+
+
+def _object(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    elements = _elements(kind, get_args(kind)[1], converter)
+    return _demanding(dict, "an object", lambda value, _: dict(elements(value.items(), "at key")))
 
 
 def _make_converter() -> cattrs.Converter:
@@ -148,13 +166,8 @@ def _make_converter() -> cattrs.Converter:
     # A StrEnum is a str, and would be let through as one.
     converter.register_structure_hook(State, lambda value, _: State(value))
     converter.register_unstructure_hook(State, lambda state: state.value)
-    converter.register_structure_hook_factory(
-        _is_tuple, lambda kind: _demanding(list, "a list", _each(kind, converter))
-    )
-    converter.register_structure_hook_factory(
-        is_mapping,
-        lambda kind: _demanding(dict, "an object", mapping_structure_factory(kind, converter)),
-    )
+    converter.register_structure_hook_factory(_is_tuple, lambda kind: _list(kind, converter))
+    converter.register_structure_hook_factory(is_mapping, lambda kind: _object(kind, converter))
     converter.register_structure_hook_factory(
         attrs.has,
         lambda kind: _demanding(
@@ -174,7 +187,10 @@ def _sentence(error: BaseException, _: type | None) -> str:
         case KeyError():
             return "required, but missing"
         case cattrs.ForbiddenExtraKeysError():
-            return "unknown field " + ", ".join(sorted(map(repr, error.extra_fields)))
+            # A message may hold a hundred thousand of them: who is told three finds the others.
+            told = nsmallest(3, error.extra_fields)
+            more = f" and {len(error.extra_fields) - len(told)} more" * (len(error.extra_fields) > len(told))
+            return "unknown field " + ", ".join(repr(_short(name)) for name in told) + more
         case _:
             return str(error.args[0]) if error.args else "invalid"
 
