@@ -8,7 +8,7 @@ This is the one room where ``Any`` lives: JSON is untyped until it has been thro
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from heapq import nsmallest
@@ -121,37 +121,44 @@ def _is_tuple(kind: Any) -> bool:
     return get_origin(kind) is tuple
 
 
-Elements = Callable[[Iterable[tuple[Any, Any]], str], Iterator[tuple[Any, Any]]]
-
-
-def _elements(kind: Any, inner: Any, converter: cattrs.Converter) -> Elements:
-    """Those of a list or an object, up to the first fault: to gather a million would take the loop for seconds."""
-    hook = converter.get_structure_hook(inner)
-
-    def structure(elements: Iterable[tuple[Any, Any]], at: str) -> Iterator[tuple[Any, Any]]:
-        for key, element in elements:
-            try:
-                structured = hook(element, inner)
-            except Exception as error:
-                place = key if isinstance(key, int) else _short(key)
-                note = cattrs.IterableValidationNote(f"{at} {place!r}", place, inner)
-                error.__notes__ = [*getattr(error, "__notes__", []), note]
-                raise cattrs.IterableValidationError("in its elements", [error], kind) from None
-            yield key, structured
-
-    return structure
+def _at(key: int | str, error: Exception, kind: Any) -> cattrs.IterableValidationError:
+    """The first fault among the elements of ``kind``: to gather a million would take the loop for seconds."""
+    place = key if isinstance(key, int) else _short(key)
+    note = cattrs.IterableValidationNote(f"at {place!r}", place, kind)
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
+    return cattrs.IterableValidationError("in its elements", [error], kind)
 
 
 def _list(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    elements = _elements(kind, get_args(kind)[0], converter)
-    return _demanding(
-        list, "a list", lambda value, _: tuple(each for _, each in elements(enumerate(value), "at index"))
-    )
+    inner = get_args(kind)[0]
+    hook = converter.get_structure_hook(inner)
+
+    def structure(value: Any, _: Any) -> Any:
+        structured: list[Any] = []
+        try:
+            for element in value:
+                structured.append(hook(element, inner))
+        except Exception as error:
+            raise _at(len(structured), error, kind) from None
+        return tuple(structured)
+
+    return _demanding(list, "a list", structure)
 
 
 def _object(kind: Any, converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    elements = _elements(kind, get_args(kind)[1], converter)
-    return _demanding(dict, "an object", lambda value, _: dict(elements(value.items(), "at key")))
+    inner = get_args(kind)[1]
+    hook = converter.get_structure_hook(inner)
+
+    def structure(value: Any, _: Any) -> Any:
+        structured, name = {}, ""
+        try:
+            for name, element in value.items():
+                structured[name] = hook(element, inner)
+        except Exception as error:
+            raise _at(name, error, kind) from None
+        return structured
+
+    return _demanding(dict, "an object", structure)
 
 
 def _make_converter() -> cattrs.Converter:
