@@ -62,20 +62,22 @@ async def test_an_event_has_xapis_shape(tmp_path: Path) -> None:
         added = (await client("event.from", ["task"], token, 0.0))["events"]
         token = await now(client)
         await client("task.set_status", ref, "success")
+        ended, token = (await client("event.from", ["task"], token, 0.0))["events"], await now(client)
         await client("task.destroy", ref)
         deleted = (await client("event.from", ["task"], token, 0.0))["events"]
 
-    assert set(added[0]) == {"id", "timestamp", "class", "operation", "ref", "snapshot"}
+    assert set(added[0]) == set(ended[0]) == {"id", "timestamp", "class", "operation", "ref", "snapshot"}
     assert isinstance(added[0]["id"], str)
     assert (added[0]["timestamp"], added[0]["class"]) == ("0.0", "task")
     assert set(deleted[0]) == {"id", "timestamp", "class", "operation", "ref"}
 
 
 async def test_each_object_has_one_event_in_the_order_of_adds_mods_dels(tmp_path: Path) -> None:
+    """But for a task whose end was not told yet when it was destroyed: it has two."""
     async with served(tmp_path) as (_, client):
         modified, deleted = [await client("task.create", str(n), "") for n in range(2)]
-        token = await now(client)
         await client("task.set_status", deleted, "success")
+        token = await now(client)
         await client("task.destroy", deleted)
         for progress in (0.1, 0.2, 0.3):
             await client("task.set_progress", modified, progress)
@@ -86,6 +88,34 @@ async def test_each_object_has_one_event_in_the_order_of_adds_mods_dels(tmp_path
         assert told(reply) == [("add", added), ("mod", modified), ("del", deleted)]
         assert [event["snapshot"]["progress"] for event in reply["events"][:2]] == [0.5, 0.3]
         assert reply[COUNT] == {"task": 2}
+
+
+@pytest.mark.parametrize("status", ["success", "failure", "cancelled"])
+async def test_whoever_waits_for_a_task_that_is_destroyed_with_its_end_is_told_how_it_ended(
+    tmp_path: Path, autojump_clock: object, status: str
+) -> None:
+    """Both fall into one batch, and whoever waits looks at snapshots (npm's ``watchTask``): a del has none."""
+    async with served(tmp_path) as (_, client), trio.open_nursery() as nursery:
+        ref, other = [await client("task.create", str(n), "") for n in range(2)]
+        await client("task.destroy", ref)
+        token = await now(client)
+        replies: list[Any] = []
+
+        async def wait(asked: str) -> None:
+            replies.append(await client("event.from", [asked], token, 60.1))
+
+        nursery.start_soon(wait, "task")
+        nursery.start_soon(wait, f"task/{ref}")
+        await trio.sleep(1)
+        await client("task.set_status", ref, status)
+        await trio.sleep(1)
+        await client("task.set_progress", other, 0.5)
+        for reply in replies:
+            assert told(reply) == [("mod", ref), ("del", ref)]
+            assert reply["events"][0]["snapshot"]["status"] == status
+            assert reply[COUNT] == {"task": 1}
+            assert told(await client("event.from", ["task"], reply["token"], 0.0)) == [("mod", other)]
+        assert len(replies) == 2
 
 
 async def test_what_was_made_and_destroyed_in_between_did_not_happen(tmp_path: Path) -> None:

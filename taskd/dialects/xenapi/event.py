@@ -1,17 +1,17 @@
 """XenAPI's class ``event``: what changed since a token, waited for; and the older ``register`` and ``next``.
 
 A token is the run of the daemon and a revision, comparable as text. The law: an event carries the snapshot that
-was taken when the change happened; each object has one event per call, its newest; what was made and destroyed
-in between has none; and ``valid_ref_counts`` fits the token to the last change. A token of another run, or older
-than what is kept, is answered with all there is, as added (xapi-project/xen-api, ocaml/xapi/xapi_event.ml and
-ocaml/xapi-types/event_types.ml).
+was taken when the change happened; each object has one event per call, its newest, but a task that was destroyed
+before its end was told has that, too; what was made and destroyed in between has none; and ``valid_ref_counts``
+fits the token to the last change. A token of another run, or older than what is kept, is answered with all there
+is, as added (xapi-project/xen-api, ocaml/xapi/xapi_event.ml and ocaml/xapi-types/event_types.ml).
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -22,7 +22,7 @@ from taskd.dialects.xenapi.pool import ref_of
 from taskd.dialects.xenapi.task import every, shown
 from taskd.errors import DoesNotExist, XenApiError
 from taskd.model import JSON, Task
-from taskd.service import Feed, places
+from taskd.service import Change, Feed, places
 
 # Seconds from the first change that a call has waited for to its answer: what comes meanwhile is in it (as xapi).
 BATCH: Final = 0.05
@@ -138,18 +138,25 @@ class Found:
 def _changed(visit: Visit, asked: Subscription, revision: int) -> Found:
     """What changed after ``revision``, which the feed covers: adds, then mods, then dels."""
     feed = visit.service.registry.feed
-    found = []
+    found: list[Happened] = []
     for change in feed.since(revision):
-        one = ref(change.task.id)
-        if asked.takes("task", one) and visit.service.sees(visit.caller, change.task):
-            new = change.born > revision
-            if not (new and change.gone):
-                operation = "del" if change.gone else "add" if new else "mod"
-                found.append(Happened(operation, "task", one, change.revision, change.task))
+        if asked.takes("task", ref(change.task.id)) and visit.service.sees(visit.caller, change.task):
+            found += _of(change, revision)
     for kind, touched in visit.desk.slip(visit.caller).touched.items():
         if revision < touched <= feed.revision:
             found += _still(visit, asked, kind, "mod")
     return Found.now(visit, sorted(found, key=lambda each: _ORDER.index(each.operation)))
+
+
+def _of(change: Change, revision: int) -> Iterator[Happened]:
+    """What is to be told of a task since ``revision``."""
+    task, one, new = change.task, ref(change.task.id), change.born > revision
+    if change.gone and not new and task.state.ended and task.revision > revision:
+        # Whoever waits for its end looks at snapshots, and a del has none.
+        yield Happened("mod", "task", one, task.revision, task)
+    if not (change.gone and new):
+        operation = "del" if change.gone else "add" if new else "mod"
+        yield Happened(operation, "task", one, change.revision, task)
 
 
 def _still(visit: Visit, asked: Subscription, kind: str, operation: str) -> list[Happened]:
