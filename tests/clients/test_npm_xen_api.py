@@ -78,6 +78,7 @@ def test_npms_client_watches_tasks_cancels_them_and_sees_each_end(
         "params": ["its producer gave no reason"],
     }
     assert seen["cancelled"] == cancelled
+    assert seen["destroyed with its end"] == {"resolved": "kept"}
     assert seen["asked"] == ["pending", ["cancel"]]
     assert seen["slow allows"] == ["cancel"]
     assert seen["slow"] == cancelled

@@ -39,12 +39,13 @@ const ended = {
   failure: [['set_error_info', ['SR_FULL', '4096']], ['set_status', 'failure']],
   'failure without a reason': [['set_status', 'failure']],
   cancelled: [['set_status', 'cancelled']],
+  'destroyed with its end': [['destroy'], ['set_result', '<value>kept</value>'], ['set_status', 'success']],
 }
 for (const [name, calls] of Object.entries(ended)) {
   const ref = await xapi.call('task.create', name, 'by npm')
   const watching = settled(xapi.watchTask(ref))
-  for (const [method, value] of calls) {
-    await xapi.call(`task.${method}`, ref, value)
+  for (const [method, ...values] of calls) {
+    await xapi.call(`task.${method}`, ref, ...values)
   }
   seen[name] = await watching
 }

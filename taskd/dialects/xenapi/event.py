@@ -2,9 +2,10 @@
 
 A token is the run of the daemon and a revision, comparable as text. The law: an event carries the snapshot that
 was taken when the change happened; each object has one event per call, its newest, but a task that was destroyed
-before its end was told has that, too; what was made and destroyed in between has none; and ``valid_ref_counts``
-fits the token to the last change. A token of another run, or older than what is kept, is answered with all there
-is, as added (xapi-project/xen-api, ocaml/xapi/xapi_event.ml and ocaml/xapi-types/event_types.ml).
+has its last snapshot told before that, where it was not yet; and ``valid_ref_counts`` fits the token to the last
+change. A token of another run, or older than what is kept, is answered with all there is, as added
+(xapi-project/xen-api, ocaml/xapi/xapi_event.ml and ocaml/xapi-types/event_types.ml). Of what was made and
+destroyed in between xapi tells nothing; but who made it may be waiting for its end, and would for ever.
 """
 
 from __future__ import annotations
@@ -150,13 +151,15 @@ def _changed(visit: Visit, asked: Subscription, revision: int) -> Found:
 
 def _of(change: Change, revision: int) -> Iterator[Happened]:
     """What is to be told of a task since ``revision``."""
-    task, one, new = change.task, ref(change.task.id), change.born > revision
-    if change.gone and not new and task.state.ended and task.revision > revision:
-        # Whoever waits for its end looks at snapshots, and a del has none.
-        yield Happened("mod", "task", one, task.revision, task)
-    if not (change.gone and new):
-        operation = "del" if change.gone else "add" if new else "mod"
+    task, one = change.task, ref(change.task.id)
+    operation = "add" if change.born > revision else "mod"
+    if not change.gone:
         yield Happened(operation, "task", one, change.revision, task)
+        return
+    if task.revision > revision:
+        # Whoever waits for its end looks at snapshots, and a del has none.
+        yield Happened(operation, "task", one, task.revision, task)
+    yield Happened("del", "task", one, change.revision, task)
 
 
 def _still(visit: Visit, asked: Subscription, kind: str, operation: str) -> list[Happened]:
