@@ -303,6 +303,22 @@ async def test_a_cancel_is_shown_to_the_producer_who_obeys_or_not(tmp_path: Path
         assert await client("task.get_current_operations", obeys) == {}
 
 
+async def test_a_producer_that_has_not_heard_of_a_cancel_and_fails_has_failed(tmp_path: Path) -> None:
+    """XenServer's collector never looks for one; who obeys says ``cancelled``, or xapi's own code for it."""
+    async with served(tmp_path) as (service, client):
+        fails, obeys = [await client("task.create", "l", "d") for _ in range(2)]
+        for ref, error in ((fails, ["SR_FULL", "4096"]), (obeys, ["TASK_CANCELLED", obeys])):
+            await client("task.cancel", ref)
+            await client("task.set_error_info", ref, error)
+            await client("task.set_status", ref, "failure")
+
+        assert await client("task.get_status", fails) == "failure"
+        assert await client("task.get_error_info", fails) == ["SR_FULL", "4096"]
+        assert (await service.get(ROOT, id_of(fails))).cancel_requested
+        assert await client("task.get_status", obeys) == "cancelled"
+        assert await client("task.get_error_info", obeys) == ["TASK_CANCELLED", obeys]
+
+
 async def test_a_producer_may_call_its_task_off_though_nobody_asked(tmp_path: Path) -> None:
     async with served(tmp_path) as (service, client):
         ref = await client("task.create", "l", "d")

@@ -3,7 +3,9 @@
 Facts (xapi-project/xen-api, ocaml/idl/datamodel.ml and ocaml/xapi/xapi_task.ml): cancel and destroy succeed in
 every state; a destroy waits for the end. Where xapi lets anybody with the right write anything at any time, the
 law here is: only a task that was made with ``create`` (an external task) is reported on, and its first end stays.
-On a task that taskd runs itself, ``set_status`` "cancelled" is a cancel that is asked for.
+Who says "failure" has failed, though a cancel was asked for: who obeys one says "cancelled", or fails with xapi's
+code for that (ocaml/xapi/taskHelper.ml). On a task that taskd runs itself, ``set_status`` "cancelled" is a cancel
+that is asked for.
 """
 
 from __future__ import annotations
@@ -146,15 +148,16 @@ async def _set_status(visit: Visit, id: str, value: str) -> JSON:
         case "success":
             await service.update(caller, id, end=lambda draft: End(State.COMPLETED, result=draft.result))
         case "failure":
-            await service.update(caller, id, end=lambda draft: End(State.FAILED, error=_failure(draft.error)))
+            await service.update(caller, id, end=_failed)
         case "pending":
             raise XenApiError("OPERATION_NOT_ALLOWED", (f"task {id} has ended; its status does not change",))
     return VOID
 
 
-def _failure(error: tuple[str, ...]) -> Failure:
-    code, *params = error or ("TASK_FAILED", "its producer gave no reason")
-    return Failure(code, ", ".join(params) or code, tuple(params))
+def _failed(draft: Draft) -> End:
+    code, *params = draft.error or ("TASK_FAILED", "its producer gave no reason")
+    error = Failure(code, ", ".join(params) or code, tuple(params))
+    return End(State.FAILED, error=error, anyhow=code != "TASK_CANCELLED")
 
 
 async def _set_progress(visit: Visit, id: str, value: float) -> JSON:
