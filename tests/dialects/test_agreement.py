@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -15,10 +16,11 @@ from taskd.dialects import smapi
 from taskd.dialects.ucloud import call
 from taskd.model import JSON, Caller
 from taskd.operations import Operation, command, copy, external
-from taskd.service import Service
+from taskd.service import Query, Service
 from taskd.states import State
 from tests.bench import ROOT, user
 from tests.dialects.client import Client, Gates, served
+from tests.dialects.koodrive import KooDrive
 
 
 @attrs.frozen
@@ -171,6 +173,35 @@ async def test_all_dialects_agree_on_a_task_that_is_done_elsewhere(tmp_path: Pat
         await walk.reach(end)
 
     assert external.OPERATION.run is None
+
+
+async def test_what_one_dialect_keeps_of_a_task_is_not_another_ones_to_change(tmp_path: Path) -> None:
+    """Neither is it shown: whoever reads a map, changes it and writes it back would write what is old by then."""
+    async with served(tmp_path) as (service, client):
+        koodrive = KooDrive(service)
+        imported = await koodrive.create(taskType=1, orgId="o", orgUserId="u")
+        said: JSON = {"user": "root", "canCancel": True, "icon": "heroTrash"}
+        made: Any = await call(service, ROOT, "tasks.create", said)
+
+        async def seen() -> list[Any]:
+            cloud: Any = await call(service, ROOT, "tasks.retrieve", {"id": made.body["taskId"]})
+            cloud.body.pop("modifiedAt")
+            one = await koodrive.detail(imported)
+            return [cloud.body, one["taskType"], one["initParams"], await koodrive.ids("taskType=1")]
+
+        before = await seen()
+        for task in await service.list(ROOT, Query()):
+            ref, kept = f"OpaqueRef:{task.id}", dict(task.annotations)
+            assert kept
+            config = await client("task.get_other_config", ref)
+            assert not kept.keys() & config.keys()
+            await client("task.set_other_config", ref, {"k": "v", **dict.fromkeys(kept, "a lie")})
+            for key in kept:
+                assert (await client.refused("task.add_to_other_config", ref, key, "a lie"))[0] == "INVALID_VALUE"
+                await client("task.remove_from_other_config", ref, key)  # no error if absent
+            assert await client("task.get_other_config", ref) == {**config, "k": "v"}
+            assert (await service.get(ROOT, task.id)).annotations == {**kept, "k": "v"}
+        assert await seen() == before
 
 
 # Lists, of which ``Data.ls`` has copies only.

@@ -29,6 +29,9 @@ FIELDS: Final = (
 # Keys of other_config that are ours to say and nobody's to set.
 TOLD: Final = "debug_info:"
 
+# Of the notes on a task, those that are other dialects' and not of this map.
+OTHERS: Final = ("ucloud.", "koodrive.")
+
 _ENDED: Final = {State.COMPLETED: "success", State.FAILED: "failure", State.CANCELLED: "cancelled"}
 
 # What XML 1.0 has no way to say.
@@ -91,7 +94,8 @@ def other_config(task: Task) -> dict[str, str]:
         told["dbg"] = task.debug_info
     if task.status:
         told["status"] = task.status
-    return dict(task.annotations) | {TOLD + key: value for key, value in told.items()}
+    noted = {key: value for key, value in task.annotations.items() if not key.startswith(OTHERS)}
+    return noted | {TOLD + key: value for key, value in told.items()}
 
 
 def _error_info(task: Task) -> list[JSON]:

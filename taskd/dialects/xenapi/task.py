@@ -22,13 +22,16 @@ from defusedxml.ElementTree import fromstring
 
 from taskd.dialects.xenapi import where
 from taskd.dialects.xenapi.message import VOID, Message, Visit, id_of, number, pairs, ref, text, texts
-from taskd.dialects.xenapi.record import FIELDS, TOLD, encode, other_config, record, status
+from taskd.dialects.xenapi.record import FIELDS, OTHERS, TOLD, encode, other_config, record, status
 from taskd.errors import BadParams, DoesNotExist, XenApiError
 from taskd.model import JSON, Draft, Failure, Task
 from taskd.service import End, Query, Report
 from taskd.states import State
 
 STATUSES: Final = frozenset({"pending", "success", "failure", "cancelling", "cancelled"})
+
+# How the keys of other_config begin that are nobody's to set.
+RESERVED: Final = (TOLD, *OTHERS)
 
 # Tasks per look into the store; in between, others get their turn.
 PAGE: Final = 1000
@@ -194,14 +197,19 @@ async def _set_error_info(visit: Visit, id: str, value: tuple[str, ...]) -> JSON
 
 async def _set_other_config(visit: Visit, id: str, value: dict[str, str]) -> JSON:
     # Whoever reads, changes and writes it back sends what we have told as well.
-    notes = {key: each for key, each in value.items() if not key.startswith(TOLD)}
-    return await _annotate(visit, id, lambda _: notes)
+    new = {key: each for key, each in value.items() if not key.startswith(RESERVED)}
+
+    def put(notes: Mapping[str, str]) -> Mapping[str, str]:
+        return {key: each for key, each in notes.items() if key.startswith(OTHERS)} | new
+
+    return await _annotate(visit, id, put)
 
 
 async def _add_to_other_config(visit: Visit, id: str, key: str, value: str) -> JSON:
     task = await visit.service.get(visit.caller, id)
-    if key.startswith(TOLD) and key not in other_config(task):
-        raise XenApiError("INVALID_VALUE", ("other_config", f"keys that start with {TOLD} are taskd's own"))
+    if key.startswith(RESERVED) and key not in other_config(task):
+        fault = f"keys that start with {' or '.join(RESERVED)} are taskd's own"
+        raise XenApiError("INVALID_VALUE", ("other_config", fault))
 
     def add(notes: Mapping[str, str]) -> Mapping[str, str]:
         if key in notes or key.startswith(TOLD):
@@ -212,7 +220,7 @@ async def _add_to_other_config(visit: Visit, id: str, key: str, value: str) -> J
 
 
 async def _remove_from_other_config(visit: Visit, id: str, key: str) -> JSON:
-    if key not in (await visit.service.get(visit.caller, id)).annotations:
+    if key not in (await visit.service.get(visit.caller, id)).annotations or key.startswith(OTHERS):
         return VOID
     return await _annotate(visit, id, lambda notes: {name: notes[name] for name in notes if name != key})
 
