@@ -21,7 +21,7 @@ from taskd.server import forget_old
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, user
 from tests.dialects.client import Client, login, served
-from tests.dialects.cloud import stepped
+from tests.dialects.cloud import UCLOUD, stepped
 from tests.dialects.test_xenapi_task import EXAMPLE
 from tests.stores import SlowStore
 
@@ -321,14 +321,60 @@ async def test_a_foreign_task_has_no_events(tmp_path: Path) -> None:
         token = (await alice("event.from", ["task"], "", 0.0))["token"]
         ref = await client("task.create", "root's", "")
         own = await alice("task.create", "alice's", "")
-        await client("task.set_status", ref, "success")
-        await client("task.destroy", ref)
-        for classes in (["*"], ["task"], [f"task/{ref}", "task"]):
-            reply = await alice("event.from", classes, token, 0.0)
-            assert told(reply) == [("add", own)]
-            assert reply[COUNT]["task"] == 1
-        assert told(await alice("event.from", [f"task/{ref}"], "", 0.0)) == []
+        for method, *args in (("set_progress", ref, 0.5), ("set_status", ref, "success"), ("destroy", ref)):
+            await client(f"task.{method}", *args)
+            for classes in (["*"], ["task"], [f"task/{ref}", "task"]):
+                reply = await alice("event.from", classes, token, 0.0)
+                assert told(reply) == [("add", own)]
+                assert reply[COUNT]["task"] == 1
+            for since in ("", token):
+                assert told(await alice("event.from", [f"task/{ref}"], since, 0.0)) == []
         assert (await client("event.from", ["task"], token, 0.0))[COUNT] == {"task": 1}  # root sees alice's
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["all there is", "what changed"])
+async def test_a_class_has_the_events_of_what_the_lists_have_and_a_ref_those_of_what_may_be_seen(
+    tmp_path: Path, known: bool
+) -> None:
+    """A service may see what it makes for others. With its class, it is another number of tasks than there are."""
+    async with served(tmp_path) as (service, client):
+        maker = await login(client.api, UCLOUD)
+        token = await now(maker) if known else ""
+        await maker("event.register", ["task"])
+        alices = f"OpaqueRef:{(await service.start(UCLOUD, 'external', {}, owner='alice')).id}"
+        own = await maker("task.create", "its own", "")
+        refs = await maker("task.get_all")
+
+        async def asked(*classes: str, by: Client = maker) -> Any:
+            reply = await by("event.from", [*classes], token, 0.0)
+            return {*told(reply)}, reply[COUNT]["task"]
+
+        assert refs == [own]
+        assert await asked("task") == ({("add", own)}, 1)
+        assert told({"events": await maker("event.next")}) == [("add", own)]
+        assert await asked(f"task/{alices}") == ({("add", alices)}, 1)
+        assert await asked("task", f"task/{alices}") == ({("add", own), ("add", alices)}, 1)
+        assert await asked("task", by=client) == ({("add", own), ("add", alices)}, 2)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["a ref", "its class"])
+async def test_what_begins_while_all_there_is_is_gathered_is_told_by_the_same_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    async with served(tmp_path) as (service, client):
+        maker = await login(client.api, UCLOUD)
+        alices = f"OpaqueRef:{(await service.start(UCLOUD, 'external', {}, owner='alice')).id}"
+        tasks = event._tasks
+
+        async def meanwhile(*args: Any) -> Any:
+            async for task in tasks(*args):
+                yield task
+            await maker("task.set_progress", alices, 0.5)
+
+        monkeypatch.setattr(event, "_tasks", meanwhile)
+        reply = await maker("event.from", ["task" if whole else f"task/{alices}"], "", 0.0)
+        assert told(reply) == ([] if whole else [("add", alices)])
+        assert all(each["snapshot"]["progress"] == 0.5 for each in reply["events"])
 
 
 async def test_a_token_of_another_run_or_too_old_gives_all_there_is(tmp_path: Path) -> None:

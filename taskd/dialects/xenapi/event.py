@@ -24,6 +24,7 @@ from taskd.dialects.xenapi.task import every, shown
 from taskd.errors import DoesNotExist, XenApiError
 from taskd.model import JSON, Task
 from taskd.service import Change, Feed, places
+from taskd.service.gate import listed
 
 # Seconds from the first change that a call has waited for to its answer: what comes meanwhile is in it (as xapi).
 BATCH: Final = 0.05
@@ -141,12 +142,22 @@ def _changed(visit: Visit, asked: Subscription, revision: int) -> Found:
     feed = visit.service.registry.feed
     found: list[Happened] = []
     for change in feed.since(revision):
-        if asked.takes("task", ref(change.task.id)) and visit.service.sees(visit.caller, change.task):
+        if _concerns(visit, asked, change.task):
             found += _of(change, revision)
     for kind, touched in visit.desk.slip(visit.caller).touched.items():
         if revision < touched <= feed.revision:
             found += _still(visit, asked, kind, "mod")
     return Found.now(visit, sorted(found, key=lambda each: _ORDER.index(each.operation)))
+
+
+def _concerns(visit: Visit, asked: Subscription, task: Task) -> bool:
+    """It is asked about: by itself, or with its class, which is what the caller's lists have.
+
+    Whoever is told of others with the class counts other tasks than ``valid_ref_counts``, and takes them for lost.
+    """
+    named = ("task", ref(task.id)) in asked.objects
+    whole = asked.whole("task") and listed(visit.caller) in (None, task.owner)
+    return (named or whole) and visit.service.sees(visit.caller, task)
 
 
 def _of(change: Change, revision: int) -> Iterator[Happened]:
@@ -179,7 +190,7 @@ async def _everything(visit: Visit, asked: Subscription) -> Found:
     for change in feed.since(start):
         if change.gone:
             found.pop(change.task.id, None)
-        elif asked.takes("task", ref(change.task.id)) and visit.service.sees(visit.caller, change.task):
+        elif _concerns(visit, asked, change.task):
             found[change.task.id] = _added(change.task)
     still = [each for kind in STILL for each in _still(visit, asked, kind, "add")]
     return Found.now(visit, [*still, *found.values()])
@@ -193,7 +204,6 @@ async def _tasks(visit: Visit, asked: Subscription) -> AsyncIterator[Task]:
     if asked.whole("task"):
         async for task in every(visit):
             yield task
-        return
     for kind, one in asked.objects:
         if kind == "task":
             try:
