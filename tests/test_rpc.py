@@ -425,7 +425,7 @@ class Row:
 
     raised: Exception | None = None
 
-    def answers(self, method: str) -> bool:
+    def answers(self, method: str, args: Sequence[Json]) -> bool:
         return method.lower().startswith("task.")
 
     async def call(self, context: object, method: str, args: Sequence[Json], /, *, subtask_of: str = "") -> Json:
@@ -484,7 +484,7 @@ async def test_a_positional_method_is_told_of_which_task_its_call_is_a_part() ->
     part = rpc.Part(Row(), "OpaqueRef:whole")
 
     assert await ask_row(v2("task.x", params=["s"]), part) == result(["alice", "task.x", "s", "OpaqueRef:whole"])
-    assert not part.answers("other")
+    assert not part.answers("other", ())
 
 
 # The short cut of plain calls.

@@ -53,8 +53,8 @@ class ForCaller:
     api: XenApi
     service: Service
 
-    def answers(self, method: str) -> bool:
-        return self.api.answers(method)
+    def answers(self, method: str, args: Sequence[JSON]) -> bool:
+        return self.api.answers(method, args)
 
     async def call(self, context: Context, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
         began = perf_counter()

@@ -57,8 +57,8 @@ Call: TypeAlias = Callable[..., Awaitable[JSON]]
 class Positional(Protocol):
     """Methods whose params stand in a row: XenAPI's."""
 
-    def answers(self, method: str) -> bool:
-        """Whether the name is one of theirs, known or not."""
+    def answers(self, method: str, args: Sequence[JSON]) -> bool:
+        """Whether the call is one of theirs, known or not."""
 
     async def call(self, context: Any, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
         """The bare result; ``subtask_of`` is the task that the call is a part of, where its framing can say so.
@@ -75,8 +75,8 @@ class Part:
     whole: Positional
     subtask_of: str
 
-    def answers(self, method: str) -> bool:
-        return self.whole.answers(method)
+    def answers(self, method: str, args: Sequence[JSON]) -> bool:
+        return self.whole.answers(method, args)
 
     async def call(self, context: Any, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:
         return await self.whole.call(context, method, args, subtask_of=subtask_of or self.subtask_of)
@@ -267,7 +267,8 @@ def _fault(request: Mapping[str, JSON]) -> str | None:
 
 def _find(name: str, params: JSON, methods: Methods, positional: Positional | None) -> Call | None:
     method = methods.get(name)
-    if positional is not None and _in_a_row(name, params, method is not None) and positional.answers(name):
+    row = _in_a_row(name, params, method is not None)
+    if positional is not None and row is not None and positional.answers(name, row):
         theirs = positional
 
         async def call(context: object, /, *listed: JSON) -> JSON:
@@ -284,15 +285,18 @@ def _find(name: str, params: JSON, methods: Methods, positional: Positional | No
     return call_by_name
 
 
-def _in_a_row(name: str, params: JSON, known: bool) -> bool:
+def _in_a_row(name: str, params: JSON, known: bool) -> Sequence[JSON] | None:
+    """The params as they stand in a row; None where they do not."""
     match params:
-        case [dict()] | dict():
-            return False
-        case None | []:
+        case [dict()]:
+            return None
+        case [_, *_] as row:
+            return row
+        case None | [] if not known and name[:1].islower():
             # XenAPI writes its classes in lower case, where all others begin with a capital.
-            return not known and name[:1].islower()
+            return ()
         case _:
-            return True
+            return None
 
 
 def _guarded(name: str, call: Call) -> Callable[..., Awaitable[Result]]:

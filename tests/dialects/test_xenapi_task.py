@@ -619,6 +619,19 @@ async def test_the_dialect_answers_to_its_own_names_only(tmp_path: Path) -> None
             assert not answers(name), name
 
 
+async def test_what_is_called_in_a_session_is_answered_in_xapis_words(tmp_path: Path) -> None:
+    """There are many more classes than ours; but of what other dialects have a ref may be the one param, too."""
+    async with served(tmp_path) as (_, client):
+        answers = client.api.answers
+
+        for name in ("VM.get_all", "Async.task.cancel", "Task.cancel", "anything"):
+            assert answers(name, [client.session]), name
+        for name in ("Task.stat", "Data.copy"):
+            assert not answers(name, [client.session]), name
+        for args in (["x"], [1], [None], [["OpaqueRef:x"]]):
+            assert not answers("VM.get_all", args), args
+
+
 async def test_residue_is_not_destroyed(tmp_path: Path) -> None:
     store = MemoryStore()
     task = with_end(State.FAILED, operation="gone", journal=(Undo("unlink"),), revision=1)

@@ -113,7 +113,7 @@ def _granted(framing: wire.Opening, pieces: Sequence[bytes], most: int) -> list[
 class _Rows:
     """Methods whose params stand in a row, as XenAPI's."""
 
-    def answers(self, method: str) -> bool:
+    def answers(self, method: str, args: Sequence[JSON]) -> bool:
         return method[:1].islower()
 
     async def call(self, context: Any, method: str, args: Sequence[JSON], /, *, subtask_of: str = "") -> JSON:

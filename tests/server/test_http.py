@@ -218,6 +218,14 @@ async def test_xenapi_is_there_on_every_json_framing_when_its_params_stand_in_a_
             "message": "MESSAGE_METHOD_UNKNOWN",
             "data": ["Task.get_no_such"],
         }
+        assert (await peer.post({**LS, "method": "VM.get_all", "params": ["OpaqueRef:session"]}))["error"] == {
+            "code": 1,
+            "message": "MESSAGE_METHOD_UNKNOWN",
+            "data": ["VM.get_all"],
+        }
+        for params in ({"session": "OpaqueRef:session"}, [{"session": "OpaqueRef:session"}], [], ["x"]):
+            native = await peer.post({**LS, "method": "VM.get_all", "params": params})
+            assert (native["error"]["code"], native["error"]["message"]) == (-32601, "Method not found")
         for sent, head in (
             (body + b"\n", b'{"result":"OpaqueRef:'),
             (b"Content-Length: %d\r\n\r\n" % len(body) + body, b"Content-Length: "),

@@ -16,7 +16,7 @@ import attrs
 
 from taskd.dialects import table
 from taskd.dialects.xenapi import event, few, task
-from taskd.dialects.xenapi.message import Message, Visit
+from taskd.dialects.xenapi.message import REF, Message, Visit
 from taskd.dialects.xenapi.pool import Desk
 from taskd.dialects.xenapi.sessions import Sessions
 from taskd.errors import (
@@ -77,10 +77,14 @@ class XenApi:
     def __attrs_post_init__(self) -> None:
         self._desk = Desk(self.service)
 
-    def answers(self, method: str) -> bool:
-        """The name is one of XenAPI's: a message, or in one of its classes and no method of another dialect."""
+    def answers(self, method: str, args: Sequence[JSON] = ()) -> bool:
+        """The call is one of XenAPI's: of a message; or of no method of another dialect, and in one of its classes
+        or in what looks like a session, for there are many more classes than ours.
+        """
         name = _canonical(method)
-        return name is not None and (name in MESSAGES or method not in self._ours)
+        if name in MESSAGES or method in self._ours:
+            return name in MESSAGES
+        return name is not None or (bool(args) and isinstance(args[0], str) and args[0].startswith(REF))
 
     def spelled(self, method: str) -> str | None:
         """The one spelling of a message's name; None where there is no such message."""
