@@ -14,9 +14,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import attrs
 import pytest
 
+from taskd import dialects
 from taskd.model import JSON
+from taskd.smapi import ARGUMENTS
 from tests.process import PATIENCE, DaemonProcess
 from tests.storage_script import PROGRAM, BackendError, Plugin, program, taken
 
@@ -180,6 +183,25 @@ def test_what_the_caller_is_about_is_kept_with_the_task(plugin: Plugin, tmp_path
     match plugin("Task.stat", dbg="d", id=key[1]):
         case {"debug_info": kept}:
             assert kept == dbg
+
+
+def test_an_argument_that_the_method_does_not_have_is_passed_over(
+    plugin: Plugin, tmp_path: Path, disk: Path
+) -> None:
+    """As ocaml-rpc does, which all others are written with: a newer xapi may say more."""
+    copy = {"uri": str(disk), "domain": "", "remote": str(remote(tmp_path))}
+
+    key = plugin("Data.copy", dbg="d", **copy, new=1)
+
+    assert until_it_ends(plugin, key)[0] == {"complete": True, "failed": False, "progress": 1.0}
+    assert plugin("Plugin.Query", dbg="d", new={}) == plugin("Plugin.Query", dbg="d")
+    assert plugin("Data.destroy", dbg="d", operation=key, new=[]) is None
+
+
+def test_the_arguments_of_each_method_are_those_that_the_daemon_knows() -> None:
+    methods = [method for method in dialects.table().values() if method.dialect == "smapi"]
+
+    assert {method.name: {*attrs.fields_dict(method.params)} for method in methods} == ARGUMENTS
 
 
 @pytest.mark.parametrize("name", ["task.ls", "TASK.LS", "Task.Ls"])

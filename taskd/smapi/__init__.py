@@ -3,7 +3,8 @@
 The law (xapi-project/xen-api, ocaml/xapi-storage-script/main.ml, ``fork_exec_rpc`` and ``Script``):
 
 - the name of the file that is run is the method, in any case; a link is as good as a file;
-- argv is ``--json``; stdin is the object of arguments, no envelope, without a line break, closed at its end;
+- argv is ``--json``; stdin is the object of arguments, no envelope, without a line break, closed at its end; those
+  that the method does not have are passed over (mirage/ocaml-rpc, src/lib/idl.ml): a newer xapi may say more;
 - stdout is one JSON value and nothing else: with exit status 0 the bare result, with status 1 an object of
   ``code``, ``params`` and ``backtrace``. With status 0 even an error would be taken for a result.
 
@@ -30,15 +31,28 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "taskd-smapi"
 
+# The arguments of each method that the daemon has. It refuses others, so that what is misspelt natively is told.
+ARGUMENTS: Final = {
+    "Task.stat": {"dbg", "id"},
+    "Task.cancel": {"dbg", "id", "must"},
+    "Task.destroy": {"dbg", "id", "force"},
+    "Task.ls": {"dbg"},
+    "Data.copy": {"dbg", "uri", "domain", "remote", "blocklist"},
+    "Data.mirror": {"dbg", "uri", "domain", "remote"},
+    "Data.stat": {"dbg", "operation"},
+    "Data.cancel": {"dbg", "operation"},
+    "Data.destroy": {"dbg", "operation"},
+    "Data.ls": {"dbg"},
+    "Plugin.query": {"dbg"},
+    "Plugin.ls": {"dbg"},
+    "Plugin.diagnostics": {"dbg"},
+}
+
 # As plugins have their files.
-NAMES: Final = (
-    *("Task.stat", "Task.cancel", "Task.destroy", "Task.ls"),
-    *("Data.copy", "Data.mirror", "Data.stat", "Data.cancel", "Data.destroy", "Data.ls"),
-    *("Plugin.Query", "Plugin.ls", "Plugin.diagnostics"),
-)
+NAMES: Final = tuple("Plugin.Query" if name == "Plugin.query" else name for name in ARGUMENTS)
 
 # The daemon's word, by the name in small letters.
-METHODS: Final = {name.lower(): name for name in NAMES} | {"plugin.query": "Plugin.query"}
+METHODS: Final = {name.lower(): name for name in ARGUMENTS}
 
 # Seconds that Data.stat waits for the end.
 WAIT_S: Final = 1.0
@@ -87,7 +101,7 @@ def answer(name: str, options: list[str]) -> JSON:
         raise BadParams(
             "options", f"expected --json and the arguments on stdin, got {' '.join(options) or 'none'}"
         )
-    args = arguments()
+    args = {name: value for name, value in arguments().items() if name in ARGUMENTS[method]}
     path = os.environ.get("TASKD_SOCKET") or default_socket()
     try:
         with Asking(path) as daemon:
