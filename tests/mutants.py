@@ -769,6 +769,13 @@ MUTANTS = (
         REGISTRY,
     ),
     Mutant(
+        "a watch weighs what the feed has weighed",
+        "registry/feed.py",
+        "        return known.weight if known is not None and same(known.task, task) else weigh(task)\n",
+        "        return weigh(task)\n",
+        ("tests/test_watching_memory.py",),
+    ),
+    Mutant(
         "a list that was read before a change is kept after it",
         "store/listed.py",
         "if self._under_way or changes != self.changes:",

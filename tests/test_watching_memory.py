@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import attrs
 import pytest
 import trio
 
-from taskd.model import JSON, Caller
+from taskd import codec
+from taskd.model import JSON, Caller, Draft, Failure, Residue, Speed, Undo
 from taskd.registry import Feed
 from taskd.registry.weight import weigh
 from taskd.service import watching as law
-from taskd.service.watching import Kind, Notice
+from taskd.service.watching import LIGHT, Kind, Notice
 from taskd.states import State
 from tests.bench import ROOT
 from tests.test_watching import ALICE, Fold, external_task, follow, quiet, serving
@@ -37,7 +42,7 @@ async def test_what_is_told_at_a_time_is_bounded_in_bytes(tmp_path: Path, autoju
 
         async def tell(notices: Sequence[Notice]) -> None:
             nonlocal lines
-            told.append(sum(notice.load for notice in notices))
+            told.append(sum(notice.load(service.registry.feed) for notice in notices))
             lines += sum(len(notice.lines) for notice in notices)
 
         nursery.start_soon(watch.run, tell)
@@ -122,12 +127,84 @@ async def test_a_watch_that_lags_forgets_the_logs_of_what_is_gone(
         assert len(watch._told) <= 1 + law.ENDINGS
 
 
-def test_json_is_weighed_as_what_it_is_in_memory() -> None:
-    task = external_task(result=RESULT)
+def in_memory(value: object) -> int:
+    """Bytes, object by object."""
+    match value:
+        case dict():
+            return sys.getsizeof(value) + sum(map(in_memory, (*value.keys(), *value.values())))
+        case list():
+            return sys.getsizeof(value) + sum(map(in_memory, value))
+        case _:
+            return sys.getsizeof(value)
 
-    assert weigh(task) > 21_800 * 56
-    assert weigh(external_task(annotations={"a": "é" * 10_000})) > 10_000
-    assert weigh(external_task()) < 8192
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        RESULT,
+        [{} for _ in range(21_800)],
+        [{"a": 1, "b": f"x{n}"} for n in range(5000)],
+        [[n, 1] for n in range(10_000)],
+        [n + 0.5 for n in range(8000)],
+        [f"ab{n}" for n in range(8000)],
+        "x" * 65_000,
+        "é" * 30_000,
+        "x" * 60_000 + "\N{GRINNING FACE}",  # which makes each letter four bytes wide
+    ],
+    ids=["lists", "objects", "fields", "pairs", "numbers", "texts", "text", "accents", "wide"],
+)
+def test_json_is_weighed_as_what_it_is_in_memory(result: JSON) -> None:
+    weight = weigh(external_task(result=result)) - weigh(
+        external_task()
+    )  # first: a text that was written is longer
+
+    assert in_memory(result) * 0.8 < weight < in_memory(result) * 2.5
+
+
+def test_what_is_short_is_light() -> None:
+    assert weigh(external_task()) < LIGHT
+
+
+def test_all_parts_of_a_task_that_can_be_long_are_weighed() -> None:
+    long = "x" * 10_000
+    heavy: dict[str, Any] = {
+        "params": {"a": long},
+        "error": Failure(long, ""),
+        "annotations": {"a": long},
+        "speeds": (Speed(long, 1.0, ""),),
+        "draft": Draft(long),
+        "journal": (Undo(long),),
+        "residue": (Residue(long, {}, ""),),
+    }
+    for name, value in heavy.items():
+        assert weigh(attrs.evolve(external_task(), **{name: value})) > 14_000
+
+
+def test_to_weigh_a_task_takes_few_steps_however_much_is_in_it() -> None:
+    """Everybody waits meanwhile."""
+    steps = 0
+
+    def count(frame: FrameType, event: str, arg: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    task, before = external_task(result=RESULT), sys.getprofile()
+    sys.setprofile(count)
+    try:
+        weigh(task)
+    finally:
+        sys.setprofile(before)
+    assert 0 < steps < 100
+
+
+def test_what_can_be_stored_can_be_weighed() -> None:
+    value: JSON = [2**64 - 1, -(2**63), 1e308, "\0"]
+    with pytest.raises(TypeError):
+        while True:
+            task = external_task(result=value)
+            codec.pack(task)
+            assert weigh(task)
+            value = [value]
 
 
 def test_the_feed_keeps_no_more_than_so_many_bytes_and_says_from_where_on() -> None:
@@ -148,6 +225,19 @@ def test_what_changes_lightly_weighs_once() -> None:
         feed.put(n, task)
 
     assert feed._weight == weigh(task)
+
+
+def test_what_the_feed_has_weighed_is_not_weighed_again() -> None:
+    result: list[JSON] = [[] for _ in range(1000)]
+    task = external_task(result=result)
+    feed = Feed()
+    feed.begin(1)
+    feed.put(1, task)
+    weight = weigh(task)
+    result.clear()  # only so that it can be told
+
+    assert feed.weight(attrs.evolve(task, status="moved")) == weight > weigh(task)
+    assert feed.weight(attrs.evolve(task, id="other")) == weigh(task)
 
 
 def test_owners_of_nothing_leave_nothing_behind() -> None:

@@ -118,7 +118,7 @@ class Feed:
 
     def put(self, revision: int, task: Task, *, born: bool = False, gone: bool = False) -> Sequence[Change]:
         """``task`` was shown with ``revision``, as ``born`` or ``gone`` or changed; what is forgotten for it."""
-        before = self._changes.pop(task.id, None)
+        before = self._changes.get(task.id)
         if before is not None and before.gone:  # destroyed twice at once, or looked at meanwhile
             gone, task, born = True, before.task, False
         elif gone or born:
@@ -126,8 +126,9 @@ class Feed:
             if not self._owned[task.owner]:
                 del self._owned[task.owner]
         since = revision if born else before.born if before is not None else 0
-        weight = before.weight if before is not None and same(before.task, task) else weigh(task)
+        weight = self.weight(task)
         self._changes[task.id] = Change(revision, task, since, gone, weight)
+        self._changes.move_to_end(task.id)
         self._weight += weight - (0 if before is None else before.weight)
         forgotten = []
         while len(self._changes) > self.limit or (self._weight > self.max_weight and len(self._changes) > 1):
@@ -157,6 +158,11 @@ class Feed:
     def newest(self, id: str) -> Change | None:
         """The newest change of a task, where the feed still has it."""
         return self._changes.get(id)
+
+    def weight(self, task: Task) -> int:
+        """``weigh`` of a snapshot; of one that shares what can be long with the newest change it is known."""
+        known = self._changes.get(task.id)
+        return known.weight if known is not None and same(known.task, task) else weigh(task)
 
     def pass_by(self, revision: int, *places: tuple[str, str]) -> None:
         """What there was to show with ``revision`` is shown, of a task or of what else it stands for."""

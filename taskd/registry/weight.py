@@ -1,16 +1,17 @@
 """About how much memory a snapshot takes: counted where it can be much, a fixed amount for the rest.
 
-JSON in memory is many times as long as JSON on the wire (``[]`` is two bytes there), so it is weighed as objects.
+JSON in memory is many times as long as JSON on the wire (``[]`` is two bytes there). To walk over all its objects
+would keep everybody waiting, so it is its text that is looked at: what stands in it tells how many there are.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Final
 
 import attrs
+import orjson
 
 from taskd.model import Task
 
@@ -20,31 +21,27 @@ FRAME: Final = 4096
 # What of a snapshot can be long.
 HEAVY: Final = ("params", "result", "error", "annotations", "speeds", "draft", "journal", "residue")
 
+# What stands in the text at each object in memory, and bytes that one takes beside its text, about.
+SIGNS: Final = ",:[{"
+OBJECT: Final = 64
+
 parts = attrgetter(*HEAVY)
 
 
 def weigh(task: Task) -> int:
-    """About how many bytes of memory a snapshot takes."""
-    size, waiting = FRAME, [part for part in parts(task) if part]
-    while waiting:
-        each = waiting.pop()
-        size += sys.getsizeof(each, 64)
-        if isinstance(each, (str, int, float)):
-            continue  # by far the most, and to find that they are no mapping takes long
-        if isinstance(each, Mapping):
-            waiting += each.keys()
-            waiting += each.values()
-        elif isinstance(each, (list, tuple)):
-            waiting += each
-        elif attrs.has(type(each)):
-            waiting += attrs.astuple(each, recurse=False)
-    return size
+    """About how many bytes of memory a snapshot takes: up to twice as many, and more where texts are full of
+    ``SIGNS``, but hardly fewer.
+
+    Raises:
+        TypeError: it has what JSON cannot say, and so cannot be stored either.
+    """
+    written = orjson.dumps(parts(task), default=lambda each: attrs.astuple(each, recurse=False))
+    # As one text its characters are as wide as the widest of any text in it. And a text that is not ASCII keeps
+    # its UTF-8, once it was written.
+    text, kept = written.decode(), 0 if written.isascii() else len(written)
+    return FRAME + sys.getsizeof(text) + kept + OBJECT * sum(map(text.count, SIGNS))
 
 
 def same(task: Task, other: Task) -> bool:
     """Both share what can be long, so that they weigh the same."""
-    return all(map(_is, parts(task), parts(other)))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
+    return all(map(is_, parts(task), parts(other)))

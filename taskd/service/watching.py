@@ -31,6 +31,7 @@ import trio
 from taskd import access
 from taskd.errors import BadParams
 from taskd.model import Caller, LogLine, Task
+from taskd.registry import Feed
 from taskd.registry.logs import OVERHEAD
 from taskd.registry.weight import weigh
 from taskd.service import places
@@ -92,12 +93,11 @@ class Notice:
     task: Task | None = None
     lines: Sequence[LogLine] = ()
 
-    @property
-    def load(self) -> int:
-        """About how many bytes of memory it takes."""
+    def load(self, feed: Feed) -> int:
+        """About how many bytes of memory it takes; ``feed`` has weighed most of it already."""
         if self.lines:
             return sum(sys.getsizeof(line.line, 0) + OVERHEAD for line in self.lines)
-        return OVERHEAD if self.task is None or self.kind is Kind.DESTROYED else weigh(self.task)
+        return OVERHEAD if self.task is None or self.kind is Kind.DESTROYED else feed.weight(self.task)
 
 
 Tell: TypeAlias = Callable[[Sequence[Notice]], Awaitable[None]]
@@ -165,7 +165,7 @@ class Watch:
                     return True, due
                 due.append(notice)
                 count += 1 + len(notice.lines)
-                load += notice.load
+                load += notice.load(self.service.registry.feed)
         return False, due
 
     def _places(self) -> Sequence[tuple[str, str]]:
@@ -293,9 +293,12 @@ class Watch:
         owner = None if access.may_produce_for_others(self.caller) else self.caller.user
         query = Query(states=ENDED, since=since, owner=owner, newest_first=False, after=after, limit=PAGE)
         page = await self.service.store.list(query)
-        # One that is alive is being recovered: the store need not have its newest snapshot.
-        light = [self.service.registry.get(each.id) is None and weigh(each) < LIGHT for each in page]
-        found = [each if small else each.id for each, small in zip(page, light, strict=True)]
+        found: list[Task | str] = []
+        for each in page:
+            # One that is alive is being recovered: the store need not have its newest snapshot.
+            alive = self.service.registry.get(each.id) is not None
+            found.append(each.id if alive or weigh(each) >= LIGHT else each)
+            await trio.lowlevel.checkpoint()  # a whole page of heavy ones would keep everybody waiting
         return found, page[-1].seq if len(page) == PAGE else None
 
 
