@@ -487,6 +487,13 @@ MUTANTS = (
         KILLS,
     ),
     Mutant(
+        "what is queued again after a crash keeps its target while it waits",
+        RUN,
+        "            self.line.let_go(task.id)  # its next turn claims anew\n",
+        "",
+        LINE,
+    ),
+    Mutant(
         "destroyed on its end, a task forgets what it owes",
         RUN,
         "        if task.destroy_on_finish and not task.journal:\n",

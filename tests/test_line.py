@@ -281,6 +281,37 @@ async def test_a_target_stays_claimed_while_an_undo_is_owed_to_it(mock_clock: Mo
         await through(service, task)
 
 
+async def test_a_task_that_is_queued_again_after_a_crash_has_no_target_while_it_waits(tmp_path: Path) -> None:
+    """Else it and one before it, whose target has become the same, would wait for each other for ever."""
+    toys, names, store = Toys(), {"link": "one"}, MemoryStore()
+    plain = toys.operation(look=lambda target: names.get(target, target))
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("nothing")
+        assert plain.run is not None
+        return await plain.run(params, handle)
+
+    async def nothing() -> None:
+        await trio.lowlevel.checkpoint()
+
+    operations = table(attrs.evolve(plain, run=run, verbs={"nothing": nothing}, restartable=True))
+    async with running(store, operations, str(tmp_path)) as service:
+        one = await started(service, target="one", hold=True)
+        before = await started(service, target="link")
+        await told(service, before, f"task {one}, which has the same target")
+        names["link"] = "two"
+        two = await started(service, target="two", hold=True)
+        while two not in toys.begun:
+            await trio.lowlevel.checkpoint()
+    toys.begun.clear()
+    toys.let_go(one, two)
+    async with running(store, operations, str(tmp_path)) as service:
+        with trio.fail_after(20):
+            await through(service, one, before, two)
+
+    assert toys.begun.index(before) < toys.begun.index(two)
+
+
 class SlowLooks:
     """A look at a target that takes until it is let through: a disk that does not answer."""
 

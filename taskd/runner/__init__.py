@@ -321,6 +321,7 @@ class Runner:
             await self.write(live, Event.FAILED, journal=())
         elif operation is not None and operation.restartable and task.attempt < ATTEMPTS:
             await self.write(live, Event.REQUEUED, journal=(), started_at=None)
+            self.line.let_go(task.id)  # its next turn claims anew
         else:
             error = describe(Interrupted(task.attempt), live)
             await self.write(live, Event.FAILED, journal=(), error=error)
