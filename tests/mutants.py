@@ -446,7 +446,7 @@ MUTANTS = (
     ),
     Mutant(
         "a cancel that was accepted before a crash is forgotten after it",
-        "registry/__init__.py",
+        "registry/live.py",
         "        self.cancel_asked = self.task.cancel_requested\n",
         "        self.cancel_asked = False\n",
         MODEL,
