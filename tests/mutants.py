@@ -776,6 +776,13 @@ MUTANTS = (
         REGISTRY,
     ),
     Mutant(
+        "what retention takes as soon as it owes nothing is answered",
+        "registry/__init__.py",
+        "                self.remove(live)\n            self._settled(task)\n",
+        "                pass\n            self._settled(task)\n",
+        RACES,
+    ),
+    Mutant(
         "a watch weighs what the feed has weighed",
         "registry/feed.py",
         "        return known.weight if known is not None and same(known.task, task) else weigh(task)\n",

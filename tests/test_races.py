@@ -16,8 +16,8 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from taskd.errors import AlreadyEnded, HasResidue, NoResidue, StoreUnavailable, TaskInProgress
-from taskd.model import JSON, Task, Undo
+from taskd.errors import AlreadyEnded, DoesNotExist, HasResidue, NoResidue, StoreUnavailable, TaskInProgress
+from taskd.model import JSON, LogLine, Task, Undo
 from taskd.operations import Handle
 from taskd.operations import copy as copying
 from taskd.operations.external import OPERATION as EXTERNAL
@@ -25,7 +25,7 @@ from taskd.registry import AT_HAND
 from taskd.runner import Answer
 from taskd.service import Report
 from taskd.states import State
-from taskd.store import Query
+from taskd.store import Forgotten, Query
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, ended, running
 from tests.process import DaemonProcess
@@ -131,6 +131,37 @@ async def test_what_is_being_destroyed_is_not_recovered(autojump_clock: object, 
 
     assert world.undone == 0
     assert await store.get(task.id) is None
+
+
+class Ruthless(MemoryStore):
+    """Forgets what nothing is owed to any more before it is told of that."""
+
+    forgotten: Forgotten
+
+    async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
+        await super().write(task, expect=expect, log=log, keep=keep)
+        await self.prune(before=float("inf"), keep=0, forgotten=self.forgotten)
+
+
+async def test_what_retention_takes_as_soon_as_it_owes_nothing_is_no_more(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    world, store = World(undo_failures=6), Ruthless()
+    async with running(store, table(world.operation(), EXTERNAL), str(tmp_path)) as service:
+        store.forgotten = service.registry.forget
+        owing = (await residual(service)).id
+        assert (await service.recover(ROOT, owing)).residue == ()
+        done = (await service.start(ROOT, "external", {})).id
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.wait, ROOT, done)  # for whom it has ended, as for all
+            await trio.testing.wait_all_tasks_blocked()
+            await service.complete(ROOT, done)
+        for id in (owing, done):
+            with pytest.raises(DoesNotExist):
+                await service.get(ROOT, id)
+            assert service.registry.get(id) is None
+        assert service.count(ROOT) == service.registry.owned("root") == len(service.registry) == 0
+        await attrs.evolve(service, tasks_per_owner=1).start(ROOT, "external", {})
 
 
 async def test_reports_that_come_together_never_take_progress_back(autojump_clock: object, tmp_path: Path) -> None:

@@ -293,6 +293,8 @@ class Registry:
     def forget(self, tasks: Iterable[Task]) -> None:
         """These tasks are destroyed, durably: show that."""
         for task in tasks:
+            if (live := self._alive.get(task.id)) is not None:  # whoever wrote its end does not know of it yet
+                self.remove(live)
             self._settled(task)
             self._ended.pop(task.id, None)
             ticket = self._place(None)
