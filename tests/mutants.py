@@ -494,10 +494,18 @@ MUTANTS = (
         LINE,
     ),
     Mutant(
+        "who recovers what is to be destroyed keeps it by hanging up",
+        "runner/ending.py",
+        '            nursery.start_soon(_destroy, runner, live, destroyed, name=f"task {task.id}")\n'
+        "            await destroyed.wait()\n",
+        "            await _destroy(runner, live, destroyed)\n",
+        RACES,
+    ),
+    Mutant(
         "destroyed on its end, a task forgets what it owes",
-        RUN,
-        "        if task.destroy_on_finish and not task.journal:\n",
-        "        if task.destroy_on_finish:\n",
+        "runner/ending.py",
+        "    if task.destroy_on_finish and not task.journal:\n",
+        "    if task.destroy_on_finish:\n",
         MODEL,
     ),
     Mutant(

@@ -29,6 +29,7 @@ from taskd.store import Forgotten, Query
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, ended, running
 from tests.process import DaemonProcess
+from tests.stores import SlowStore
 from tests.test_runner import FullStore, NoParams, World, operation, reached, residual, table
 
 CHUNK = 64 * 1024
@@ -131,6 +132,25 @@ async def test_what_is_being_destroyed_is_not_recovered(autojump_clock: object, 
 
     assert world.undone == 0
     assert await store.get(task.id) is None
+
+
+async def test_what_is_to_be_destroyed_when_it_is_undone_is_though_who_recovers_it_hangs_up(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    world, store = World(undo_failures=5), SlowStore()
+    async with running(store, table(world.operation()), str(tmp_path)) as service:
+        id = (await residual(service, destroy_on_finish=True)).id
+        store.held.add(id)
+        with trio.CancelScope() as caller:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(service.recover, ROOT, id)
+                await store.waiting.wait()
+                caller.cancel()
+                store.go.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert await store.get(id) is None
+        with pytest.raises(DoesNotExist):
+            await service.get(ROOT, id)
 
 
 class Ruthless(MemoryStore):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -181,9 +182,9 @@ async def test_an_undo_that_fails_for_a_while_is_tried_again(autojump_clock: obj
     assert (task.state, task.residue, world.made) == (State.CANCELLED, (), False)
 
 
-async def residual(service: Service) -> Task:
+async def residual(service: Service, **more: Any) -> Task:
     """A task whose undo failed for good."""
-    id = (await service.start(ROOT, "toy", {})).id
+    id = (await service.start(ROOT, "toy", {}, **more)).id
     await reached(service, id, State.RUNNING)
     await trio.testing.wait_all_tasks_blocked()
     await service.cancel(ROOT, id)

@@ -34,9 +34,10 @@ from taskd.errors import (
     StoreUnavailable,
     UndoFailed,
 )
-from taskd.model import JSON, Failure, Progress, Residue, Task, Undo, later, now
+from taskd.model import JSON, Failure, Progress, Residue, Undo, later, now
 from taskd.registry import Live, Registry
 from taskd.runner import producer, recovery
+from taskd.runner.ending import bury
 from taskd.runner.handle import ALMOST, TaskHandle, completed, contained, describe
 from taskd.runner.journal import do, residue_of
 from taskd.runner.line import Line, Turn, resized
@@ -117,6 +118,7 @@ class Runner:
         self._nursery.start_soon(self._attend, live, turn, name=f"task {live.task.id}")
 
     async def _attend(self, live: Live, turn: Turn | None) -> None:
+        assert self._nursery is not None
         try:
             if live.task.state is State.FAILED:
                 await self._clear(live)
@@ -135,25 +137,10 @@ class Runner:
                         await self._unwind(live)
                     case State.COMMITTED:
                         await self._finish(live)
-            await self.bury(live)
+            await bury(self, live, self._nursery)
         except Exception:
             # A fault of ours. The task stays as it is on disk, and the next start takes it up again.
             logger.exception("could not be attended", extra=live.task.about)
-
-    async def bury(self, live: Live) -> None:
-        """A task has ended: let go of it, and destroy it where that was to wait for its end."""
-        self.registry.remove(live)
-        task, said = live.task, live.task.error
-        logger.info("%s %s%s", task.operation, task.state, f" {said.code}" if said else "", extra=task.about)
-        if live.forgotten or not task.journal:  # what it still owes, it holds on to
-            self.line.let_go(task.id)
-        if task.destroy_on_finish and not task.journal:
-            await self.decided(live, partial(self._destroy, task))
-
-    async def _destroy(self, task: Task) -> None:
-        with trio.CancelScope(shield=True):
-            await self.store.delete(task.id)
-            self.registry.forget([task])
 
     async def change(self, live: Live, *events: Event, best_effort: bool = False, **changes: Any) -> None:
         """Move, store and show: the one road of every durable change.
@@ -350,11 +337,12 @@ class Runner:
         """Try a failed undo again now; returns when it was tried. What a cancel leaves, the next try does."""
         if live.task.state is not State.FAILED:  # what a committed task owes is no undo
             raise IllegalMove(live.task.state.value, "recovered")
+        assert self._nursery is not None, "the runner is not running"
         self.registry.add(live)
         try:
             await self._clear(live)
         finally:
-            await self.bury(live)
+            await bury(self, live, self._nursery)
 
     async def _clear(self, live: Live) -> None:
         """Failed with residue: try the undo again. The outcome stays, only the debt may go."""
