@@ -798,6 +798,13 @@ MUTANTS = (
         ("tests/test_watching_memory.py",),
     ),
     Mutant(
+        "however much they weigh, tasks are forgotten in one write",
+        "store/rows.py",
+        "lines > PRUNED_LINES or size > PRUNED_BYTES",
+        "lines > PRUNED_LINES",
+        ("tests/store/test_sqlite.py", "-k", "prune"),
+    ),
+    Mutant(
         "a list that was read before a change is kept after it",
         "store/listed.py",
         "if self._under_way or changes != self.changes:",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from operator import itemgetter
 from typing import Any, Final
 
@@ -22,9 +23,11 @@ from taskd.states import State
 from taskd.store import Query
 from taskd.store.schema import seal
 
-# Prune forgets at most so many tasks, and about so many log lines, in one write, so that others get in between.
+# Prune forgets at most so many tasks, and about so many log lines, and bytes of tasks, in one write, so that
+# others get in between; and so many it tells of at a time.
 PRUNED_TASKS: Final = 500
 PRUNED_LINES: Final = 20_000
+PRUNED_BYTES: Final = 256 * 1024
 
 # Up to so many tasks changed since a revision are sought by revision; where there are more, a page of them is
 # soon found by walking all tasks in order.
@@ -124,17 +127,20 @@ def prune(connection: sqlite3.Connection, bound: tuple[float, int]) -> Sequence[
     """Forget the oldest ended tasks below ``bound``, so many that the writer is not held long."""
     doomed: list[tuple[int]] = []
     tasks: list[Task] = []
-    lines = 0
-    for kept, *row in connection.execute(
+    lines = size = 0
+    found = connection.execute(
         f"""SELECT log_kept, {ROW} FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)
         ORDER BY finished_at, seq LIMIT ?""",
         (*bound, PRUNED_TASKS),
-    ).fetchall():
-        lines += kept
-        if doomed and lines > PRUNED_LINES:
-            break
-        tasks.append(_believed(row))
-        doomed.append((row[0],))
+    )
+    with closing(found):  # read to where they are enough, and no further
+        for kept, *row in found:
+            lines += kept
+            size += len(row[-1])
+            if doomed and (lines > PRUNED_LINES or size > PRUNED_BYTES):
+                break
+            tasks.append(_believed(row))
+            doomed.append((row[0],))
     _delete(connection, doomed)
     return tasks
 

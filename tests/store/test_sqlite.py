@@ -633,18 +633,24 @@ async def test_few_or_many_changes_since_a_revision_list_the_same(
 
 
 async def test_prune_takes_many_small_writes(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounded by tasks and by log lines, so that nobody waits long for the writer."""
+    """Bounded by tasks, by log lines and by bytes, so that nobody waits long for the writer."""
     monkeypatch.setattr(rows, "PRUNED_TASKS", 3)
     monkeypatch.setattr(rows, "PRUNED_LINES", 4)
-    for i in range(10):
-        made = await store.create(ended(float(i)))
+    monkeypatch.setattr(rows, "PRUNED_BYTES", 5000)
+    for i in range(14):
+        made = await store.create(ended(float(i), result="x" * 4000 * (i > 9)))
         if i < 4:
             await store.append_log(made.id, lines(0, 1, 2), keep=10)
     before = store.commits
+    told: list[list[float]] = []
 
-    assert await store.prune(before=20.0, keep=5) == 10
-    # Four by their lines, one each; then three and three; and one that found nothing more.
-    assert store.commits - before == 7
+    def forgotten(tasks: Sequence[Task]) -> None:
+        told.append([each.finished_at or 0.0 for each in tasks])
+
+    assert await store.prune(before=20.0, keep=5, forgotten=forgotten) == 14
+    # By their lines; then three and three; then by their bytes; and one that found nothing more.
+    assert told == [[0], [1], [2], [3, 4, 5], [6, 7, 8], [9], [10], [11], [12], [13]]
+    assert store.commits - before == 11
 
 
 # Disks.
