@@ -772,9 +772,23 @@ MUTANTS = (
     Mutant(
         "a list tells of a task what was read before its end",
         "service/gate.py",
-        "    return read if read.state.ended else await service.newest(read.id)\n",
+        "    return await service.newest(read.id) if read.open else read\n",
         "    return read\n",
         RACES,
+    ),
+    Mutant(
+        "a list tells of a failed task what was read before it was recovered",
+        "service/gate.py",
+        "if read.open else read\n",
+        "if not read.state.ended else read\n",
+        RACES,
+    ),
+    Mutant(
+        "however heavy, what ended last is at hand",
+        "registry/__init__.py",
+        "        if self.feed.weight(live.task) <= LIGHT:\n",
+        "        if True:\n",
+        REGISTRY,
     ),
     Mutant(
         "what is destroyed stays at hand until it is shown",

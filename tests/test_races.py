@@ -21,7 +21,7 @@ from taskd.model import JSON, LogLine, Task, Undo
 from taskd.operations import Handle
 from taskd.operations import copy as copying
 from taskd.operations.external import OPERATION as EXTERNAL
-from taskd.registry import AT_HAND
+from taskd.registry import AT_HAND, LIGHT
 from taskd.runner import Answer
 from taskd.service import Report
 from taskd.states import State
@@ -471,6 +471,28 @@ async def test_a_list_does_not_tell_what_was_overtaken_while_it_was_read(tmp_pat
         store.go.set()
 
     assert [task.state for task in listed] == ([] if destroyed else [State.COMPLETED])
+
+
+async def test_a_list_does_not_tell_what_was_recovered_while_it_was_read(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    world, store, listed = World(undo_failures=6), Overtaken(), list[Task]()
+    async with (
+        running(store, table(world.operation()), str(tmp_path)) as service,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def look() -> None:
+            listed.extend(await service.list(ROOT, Query()))
+
+        # Too heavy to be at hand when it has ended.
+        task = await residual(service, annotations={"a": "x" * LIGHT})
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        recovered = await service.recover(ROOT, task.id)
+        store.go.set()
+
+    assert listed == [recovered]
 
 
 @pytest.mark.parametrize("newest_first", [False, True], ids=["oldest first", "newest first"])

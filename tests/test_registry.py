@@ -70,6 +70,18 @@ async def test_of_the_tasks_that_have_ended_the_last_are_at_hand_as_the_store_ha
         assert (await service.get(ROOT, made[0])).state is State.COMPLETED
 
 
+async def test_what_is_at_hand_is_light(tmp_path: Path) -> None:
+    """The longest results of so many would take hundreds of megabytes."""
+    store = MemoryStore()
+    result: JSON = [[] for _ in range(1000)]
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service:
+        id = (await service.start(ROOT, "external", {})).id
+        ended = await service.complete(ROOT, id, result)
+        await trio.testing.wait_all_tasks_blocked()
+        assert service.registry.newest(id) is None
+        assert await service.get(ROOT, id) == ended == await store.get(id)
+
+
 async def test_what_is_destroyed_is_not_at_hand_though_it_is_not_shown_yet(tmp_path: Path) -> None:
     async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service:
         id = (await service.start(ROOT, "external", {})).id

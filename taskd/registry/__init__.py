@@ -34,6 +34,9 @@ BLOCK = 1_000_000
 # So many of the tasks that ended last are at hand: who waited for an end asks for the task, or destroys it, next.
 AT_HAND: Final = 256
 
+# Bytes of the heaviest of these; others are the store's to give.
+LIGHT: Final = 16 * 1024
+
 
 @attrs.define(eq=False)
 class Ticket:
@@ -132,7 +135,8 @@ class Registry:
         """Let go of a task that has ended; whoever watches it has its last snapshot."""
         if self._alive.pop(live.task.id, None) is None:
             return
-        self._ended[live.task.id] = live.task
+        if self.feed.weight(live.task) <= LIGHT:
+            self._ended[live.task.id] = live.task
         if len(self._ended) > AT_HAND:
             del self._ended[next(iter(self._ended))]
         owner = live.task.owner

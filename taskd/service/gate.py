@@ -54,8 +54,8 @@ async def shown(service: Service, read: Task) -> Task | None:
     known = service.registry.newest(read.id)
     if known is not None:
         return known if known.revision else None
-    # If it had not ended it has since, and perhaps more was told of it before than the store knew.
-    return read if read.state.ended else await service.newest(read.id)
+    # What was open may have moved on since, and more may have been told of it before than the store knew.
+    return await service.newest(read.id) if read.open else read
 
 
 async def page(service: Service, query: Query) -> Sequence[Task]:
