@@ -179,6 +179,9 @@ class Task:
     draft: Draft = Draft()
     # None: the daemon's own.
     rights: Rights | None = None
+    # What it works on, as its operation said when it was started last, until it has ended and owes nothing: for a
+    # start of the daemon where the operation is not there to be asked.
+    targets: tuple[str, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         started = None if self.started_at is None else max(self.started_at, self.created_at)

@@ -502,6 +502,13 @@ MUTANTS = (
         RACES,
     ),
     Mutant(
+        "what a task works on is known to its operation alone",
+        RUN,
+        "targets=tuple(sorted(turn.keys))",
+        "targets=()",
+        LINE,
+    ),
+    Mutant(
         "destroyed on its end, a task forgets what it owes",
         "runner/ending.py",
         "    if task.destroy_on_finish and not task.journal:\n",

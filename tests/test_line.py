@@ -16,7 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from taskd import config
 from taskd.errors import ConfigError
-from taskd.model import JSON, Caller, Task, now
+from taskd.model import JSON, Caller, Task, Undo, now
 from taskd.operations import Handle, Operation, Operations
 from taskd.runner.line import LOOKING, Line
 from taskd.service import Service
@@ -279,6 +279,50 @@ async def test_a_target_stays_claimed_while_an_undo_is_owed_to_it(mock_clock: Mo
         stuck[0] = False
         assert (await service.recover(ROOT, owing)).residue == ()
         await through(service, task)
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["undo", "finish"])
+@pytest.mark.parametrize("away", [True, False], ids=["away", "at a loss"])
+async def test_a_target_stays_claimed_where_the_operation_of_whoever_owes_it_something_cannot_be_asked(
+    mock_clock: MockClock, tmp_path: Path, committed: bool, away: bool
+) -> None:
+    """Its package is removed, or does not load: what it does when it is back, it does to nobody's work."""
+    mock_clock.rate = 10  # for the pauses between two tries
+    stuck, toys, store = [True], Toys(), MemoryStore()
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("step")
+        if committed:
+            await handle.commit(None, [Undo("step")])
+            return None
+        raise OSError(5, "Input/output error")
+
+    async def step() -> None:
+        if stuck[0]:
+            raise OSError(16, "Device or resource busy")
+        toys.begun.append("step")
+
+    def at_a_loss(params: ToyParams) -> frozenset[str]:
+        raise LookupError(params.target)
+
+    maker = attrs.evolve(toys.operation("maker"), run=run, verbs={"step": step})
+    meanwhile = [] if away else [attrs.evolve(maker, targets=at_a_loss)]
+    async with running(store, table(maker, toys.operation()), str(tmp_path)) as service:
+        owing = await started(service, operation="maker", target="one")
+        live = service.registry.get(owing)
+        assert live is not None
+        while not live.task.residue:
+            await live.changed()
+    async with running(store, table(*meanwhile, toys.operation()), str(tmp_path)) as service:
+        task = await started(service, target="one")
+        await told(service, task, f"task {owing}, which has the same target")
+    stuck[0] = False
+    async with running(store, table(maker, toys.operation()), str(tmp_path)) as service:
+        await through(service, task)
+        done = await service.get(ROOT, owing)
+
+    assert toys.begun == ["step", task]
+    assert (done.residue, done.targets) == ((), ())
 
 
 async def test_a_task_that_is_queued_again_after_a_crash_has_no_target_while_it_waits(tmp_path: Path) -> None:

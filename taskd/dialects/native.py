@@ -23,7 +23,7 @@ from taskd.states import State
 
 PRIVATE: Final = (
     "modified_at", "journal", "request_id", "deadline_s", "destroy_on_finish", "annotations", "parent", "draft",
-    "rights",
+    "rights", "targets",
 )  # fmt: skip
 
 # The largest number that a store compares with.

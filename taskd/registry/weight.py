@@ -19,7 +19,7 @@ from taskd.model import Task
 FRAME: Final = 4096
 
 # What of a snapshot can be long.
-HEAVY: Final = ("params", "result", "error", "annotations", "speeds", "draft", "journal", "residue")
+HEAVY: Final = ("params", "result", "error", "annotations", "speeds", "draft", "journal", "residue", "targets")
 
 # What stands in the text at each object in memory, and bytes that one takes beside its text, about.
 SIGNS: Final = ",:[{"

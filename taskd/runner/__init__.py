@@ -165,6 +165,8 @@ class Runner:
             if state is not State.COMPLETED:
                 made = changes.get("progress", live.progress)
                 changes["progress"] = attrs.evolve(made, fraction=min(made.fraction, ALMOST))
+        if state.ended and not changes.get("journal", live.task.journal):
+            changes["targets"] = ()
         changes.setdefault("cancel_requested", live.cancel_asked or live.task.cancel_requested)
         task = attrs.evolve(
             live.task,
@@ -228,7 +230,7 @@ class Runner:
                 async with self.line.running(turn, partial(targets_of, self, live)):
                     live.waits_for = None
                     new = {"attempt": live.task.attempt + 1, "started_at": now(), "progress": Progress()}
-                    await self._insist(live, Event.STARTED, **new)
+                    await self._insist(live, Event.STARTED, targets=tuple(sorted(turn.keys)), **new)
                     await self._run(live, operation)
         except CancelAsked:
             pass

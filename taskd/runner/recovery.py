@@ -15,7 +15,7 @@ import trio
 from taskd.registry import Live
 from taskd.runner.journal import do
 from taskd.runner.line import LOOKING
-from taskd.runner.targets import targets_of
+from taskd.runner.targets import has_target, targets_of
 from taskd.states import State
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def hold_targets(runner: Runner, found: Iterable[Live], nursery: trio.Nurs
     """What these tasks have worked on is theirs, until they owe nothing more.
 
     Whoever cannot be told in time, because a disk does not answer, does not keep the others waiting, and has it
-    when the disk does.
+    when the disk does. Whose operation is away, or cannot tell any more, has what it had when it was started.
     """
     owing = [live for live in found if live.task.journal]
     told = trio.Semaphore(0)
@@ -54,12 +54,14 @@ async def hold_targets(runner: Runner, found: Iterable[Live], nursery: trio.Nurs
 
 
 async def _hold(runner: Runner, live: Live, told: trio.Semaphore) -> None:
-    try:
-        keys = await targets_of(runner, live)
-        if live.task.journal and not live.forgotten:
-            runner.line.hold(live.task, keys)
-    except Exception:
-        logger.exception("what task %s works on cannot be told", live.task.id)
+    keys = frozenset(live.task.targets)
+    if has_target(runner, live):  # names may stand for other files by now, and devices have other numbers
+        try:
+            keys = await targets_of(runner, live)
+        except Exception:
+            logger.exception("what task %s works on cannot be told anew", live.task.id)
+    if live.task.journal and not live.forgotten:
+        runner.line.hold(live.task, keys)
     told.release()
 
 
