@@ -146,7 +146,12 @@ class Config:
     koodrive_wire: str = setting(
         "code and nextCursor of KooDrive: table (strings) or example (numbers)", "table", unit="word"
     )
-    tasks_per_owner: int = setting("most unfinished tasks of one owner", 10_000, least=1, unit="tasks")
+    tasks_per_owner: int = setting(
+        "most unfinished tasks of one owner; each 64 KiB of memory that one holds count as one more",
+        10_000,
+        least=1,
+        unit="tasks",
+    )
     running_tasks: int = setting("most tasks that run at a time; the rest is queued", 64, least=1, unit="tasks")
     running_per_owner: int = setting("most tasks of one owner that run at a time", 32, least=1, unit="tasks")
     running_per_operation: tuple[str, ...] = setting(

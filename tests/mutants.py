@@ -619,10 +619,17 @@ MUTANTS = (
     ),
     Mutant(
         "what owes an undo does not count among the tasks of its owner",
-        "registry/__init__.py",
-        "        if self._owned[owner] + len(self._owing.get(owner, ())) >= limit:\n",
-        "        if self._owned[owner] >= limit:\n",
+        "registry/places.py",
+        "        taken = self._taken[owner] + len(self._owing.get(owner, ()))\n",
+        "        taken = self._taken[owner]\n",
         RUNNER,
+    ),
+    Mutant(
+        "a task that holds much takes one place",
+        "registry/places.py",
+        "    return 1 + heft(held) // PLACE\n",
+        "    return 1\n",
+        REGISTRY,
     ),
     Mutant(
         "a watch misses what happens while it tells what there is",
@@ -807,8 +814,8 @@ MUTANTS = (
     Mutant(
         "what retention takes as soon as it owes nothing is answered",
         "registry/__init__.py",
-        "                self.remove(live)\n            self._settled(task)\n",
-        "                pass\n            self._settled(task)\n",
+        "                self.remove(live)\n            self.places.settled(task)\n",
+        "                pass\n            self.places.settled(task)\n",
         RACES,
     ),
     Mutant(

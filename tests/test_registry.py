@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from taskd.errors import DoesNotExist, StoreUnavailable
-from taskd.model import JSON, LogLine, Time
+from taskd.errors import DoesNotExist, StoreUnavailable, TooManyTasks
+from taskd.model import JSON, Draft, LogLine, Time
 from taskd.operations import Handle
 from taskd.operations.external import OPERATION as EXTERNAL
 from taskd.registry import AT_HAND, Live, Registry
 from taskd.registry.logs import OVERHEAD, Logs
+from taskd.registry.places import PLACE
+from taskd.service import Report
 from taskd.states import State
 from taskd.store import rows
 from taskd.store.memory import MemoryStore
@@ -207,13 +209,60 @@ def test_what_the_store_does_not_keep_is_not_kept_here_either() -> None:
 def test_a_task_that_was_made_under_a_claim_is_counted_once() -> None:
     """It was counted twice until the claim was let go of, and an owner was refused its last tasks."""
     registry = Registry()
-    with registry.claimed("ann", 2) as claim:
+    with registry.places.claimed("ann", 2) as claim:
         registry.add(Live(task(owner="ann")), claim)
-        assert registry.owned("ann") == 1
-    with pytest.raises(RuntimeError), registry.claimed("ann", 2):
+        assert registry.places.taken("ann") == 1
+    with pytest.raises(RuntimeError), registry.places.claimed("ann", 2):
         raise RuntimeError
 
-    assert registry.owned("ann") == 1
+    assert registry.places.taken("ann") == 1
+
+
+async def test_a_task_that_holds_much_takes_several_places(autojump_clock: object, tmp_path: Path) -> None:
+    """Or an owner of ten thousand tasks filled the memory with them, and each start of the daemon again."""
+    store, much, many = MemoryStore(), "x" * 10 * PLACE, {str(n): "" for n in range(900)}
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service:
+        taken = service.registry.places.taken
+        service.max_result_bytes = 20 * PLACE
+        one, other = [(await service.start(ROOT, "external", {})).id for _ in range(2)]
+        assert taken("root") == 2
+
+        await service.update(ROOT, one, draft=lambda _: Draft(much))
+        held = taken("root")
+        assert held >= 12
+        service.tasks_per_owner = held
+        with pytest.raises(TooManyTasks):
+            await service.update(ROOT, other, draft=lambda _: Draft(much))
+        with pytest.raises(TooManyTasks):
+            await service.annotate(ROOT, other, lambda _: many)
+        with pytest.raises(TooManyTasks):
+            await service.start(ROOT, "external", {}, annotations=many)
+        assert (await service.get(ROOT, other)).annotations == {}
+        assert taken("root") == held
+
+        await service.update(ROOT, one, draft=lambda _: Draft())  # what it took once it keeps
+        await service.update(ROOT, other, progress=Report(fraction=0.5))
+        with pytest.raises(TooManyTasks):
+            await service.start(ROOT, "external", {})
+        service.tasks_per_owner = held + 1
+        third = (await service.start(ROOT, "external", {})).id
+        await service.complete(ROOT, third, much)
+        await service.update(ROOT, one, draft=lambda _: Draft(much))
+        assert taken("root") == held
+
+    async with running(store, table(EXTERNAL), str(tmp_path)) as service:
+        assert service.registry.places.taken("root") == held
+        await service.complete(ROOT, one, "done")
+        await service.complete(ROOT, other)
+        await trio.testing.wait_all_tasks_blocked()
+        assert service.registry.places.taken("root") == 0
+
+
+def test_one_task_may_always_be_made_however_much_it_holds() -> None:
+    places = Registry().places
+    with places.claimed("ann", 5, "x" * 100 * PLACE), pytest.raises(TooManyTasks), places.claimed("ann", 5):
+        raise AssertionError
+    assert places.taken("ann") == 0
 
 
 # Revisions: none is used that was not set aside.

@@ -164,7 +164,7 @@ class LimitReached(Refusal):
 @attrs.define(auto_exc=True)
 class TooManyTasks(LimitReached):
     name: ClassVar[str] = "Too_many_tasks"
-    sentence: ClassVar[str] = "the owner already has {limit} unfinished tasks"
+    sentence: ClassVar[str] = "the owner already has {limit} unfinished tasks, or fewer that hold much"
 
 
 @attrs.define(auto_exc=True)

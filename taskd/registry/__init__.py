@@ -11,21 +11,21 @@ also of those that are destroyed.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 import attrs
 import trio
 
-from taskd.errors import StoreUnavailable, TooManyTasks
+from taskd.errors import StoreUnavailable
 from taskd.model import LogLine, Progress, Task
 from taskd.registry.feed import Bell, Change, Feed
 from taskd.registry.live import Live
 from taskd.registry.logs import Kept, Logs
+from taskd.registry.places import Claim, Places
 
-__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Kept", "Live", "Logs", "Registry", "Ticket"]
+__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Kept", "Live", "Logs", "Places", "Registry", "Ticket"]
 
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
 # restart. A block is written when half of the one in use is spent.
@@ -65,13 +65,6 @@ def _unnoted(before: Task | None, after: Task | None) -> None:
 
 
 @attrs.define(eq=False)
-class Claim:
-    """A place among the tasks of an owner, for one that is being made; ``kept`` by the task once there is one."""
-
-    kept: bool = False
-
-
-@attrs.define(eq=False)
 class Registry:
     """Every task that has not ended, by id; and the ``feed`` of what happens to any.
 
@@ -83,14 +76,12 @@ class Registry:
     # Whoever gathers much from the feed takes its turn here, one after the other.
     turn: trio.Lock = attrs.field(factory=trio.Lock)
     noted: Noted = _unnoted
+    places: Places = attrs.field(factory=Places)
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)
     # As they are on disk, the oldest first.
     _ended: dict[str, Task] = attrs.field(factory=dict)
-    _owned: Counter[str] = attrs.field(factory=Counter)
-    # By owner, the ids of the ended tasks that still owe an undo.
-    _owing: dict[str, set[str]] = attrs.field(factory=dict)
     _tickets: deque[Ticket] = attrs.field(factory=deque)
     _next: int = 1
     _ceiling: int = 1
@@ -103,14 +94,10 @@ class Registry:
 
     def add(self, live: Live, claim: Claim | None = None) -> None:
         """It is alive; where it was made under a ``claim``, it is counted by that already."""
-        self._settled(live.task)
+        self.places.add(live, claim)
         self._ended.pop(live.task.id, None)
         self._alive[live.task.id] = live
         self._of.setdefault(live.task.owner, {})[live.task.id] = live
-        if claim is None:
-            self._owned[live.task.owner] += 1
-        else:
-            claim.kept = True
         if live.task.parent is not None:
             self._parts.setdefault(live.task.parent, set()).add(live.task.id)
 
@@ -143,43 +130,7 @@ class Registry:
         del self._of[owner][live.task.id]
         if not self._of[owner]:
             del self._of[owner]
-        self._let_go(owner)
-        if live.task.journal:
-            self._owing.setdefault(owner, set()).add(live.task.id)
-
-    def _settled(self, task: Task) -> None:
-        owing = self._owing.get(task.owner, set())
-        owing.discard(task.id)
-        if not owing:
-            self._owing.pop(task.owner, None)
-
-    @contextmanager
-    def claimed(self, owner: str, limit: int) -> Iterator[Claim]:
-        """While a task is being made, count it: many made at once must not pass the limit together.
-
-        What owes an undo counts too: else an owner could make tasks without end whose undo the owner prevents.
-
-        Raises:
-            TooManyTasks: the owner has ``limit`` already.
-        """
-        if self._owned[owner] + len(self._owing.get(owner, ())) >= limit:
-            raise TooManyTasks(limit)
-        self._owned[owner] += 1
-        claim = Claim()
-        try:
-            yield claim
-        finally:
-            if not claim.kept:
-                self._let_go(owner)
-
-    def _let_go(self, owner: str) -> None:
-        self._owned[owner] -= 1
-        if not self._owned[owner]:
-            del self._owned[owner]
-
-    def owned(self, owner: str) -> int:
-        """How many unfinished tasks that owner has."""
-        return self._owned[owner]
+        self.places.remove(live)
 
     def __iter__(self) -> Iterator[Live]:
         return iter(tuple(self._alive.values()))
@@ -299,7 +250,7 @@ class Registry:
         for task in tasks:
             if (live := self._alive.get(task.id)) is not None:  # whoever wrote its end does not know of it yet
                 self.remove(live)
-            self._settled(task)
+            self.places.settled(task)
             self._ended.pop(task.id, None)
             ticket = self._place(None)
             ticket.gone = True

@@ -29,17 +29,22 @@ parts = attrgetter(*HEAVY)
 
 
 def weigh(task: Task) -> int:
-    """About how many bytes of memory a snapshot takes: up to twice as many, and more where texts are full of
-    ``SIGNS``, but hardly fewer.
+    """About how many bytes of memory a snapshot takes. Raises what ``heft`` does."""
+    return FRAME + heft(parts(task))
+
+
+def heft(value: object) -> int:
+    """About how many bytes of memory it takes: up to twice as many, or more where texts are full of ``SIGNS``, but
+    hardly fewer.
 
     Raises:
         TypeError: it has what JSON cannot say, and so cannot be stored either.
     """
-    written = orjson.dumps(parts(task), default=lambda each: attrs.astuple(each, recurse=False))
+    written = orjson.dumps(value, default=lambda each: attrs.astuple(each, recurse=False))
     # As one text its characters are as wide as the widest of any text in it. And a text that is not ASCII keeps
     # its UTF-8, once it was written.
     text, kept = written.decode(), 0 if written.isascii() else len(written)
-    return FRAME + sys.getsizeof(text) + kept + OBJECT * sum(map(text.count, SIGNS))
+    return sys.getsizeof(text) + kept + OBJECT * sum(map(text.count, SIGNS))
 
 
 def same(task: Task, other: Task) -> bool:

@@ -132,7 +132,7 @@ class Service:
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
         noted = notes.changed({}, lambda _: annotations or {})
-        with self.registry.claimed(owner, self.tasks_per_owner) as claim:
+        with self.registry.places.claimed(owner, self.tasks_per_owner, params, noted) as claim:
             rights = await rights_of(caller, kind, structured, self.roots)
             await check(kind, structured, rights)
             task = Task(
@@ -270,7 +270,7 @@ class Service:
 
     @gated("annotate")
     async def annotate(self, caller: Caller, task: Task, change: notes.Change) -> None:
-        """Replace the notes on a task. Raises AlreadyEnded, and what ``notes.changed`` raises."""
+        """Replace the notes on a task. Raises AlreadyEnded, TooManyTasks, and what ``notes.changed`` raises."""
         live = self.registry.get(task.id)
         if live is None:
             raise AlreadyEnded(task.id)
@@ -279,6 +279,7 @@ class Service:
                 raise AlreadyEnded(task.id)
             new = notes.changed(live.task.annotations, change)
             if new != live.task.annotations:
+                self.registry.places.grow(live, attrs.evolve(live.task, annotations=new), self.tasks_per_owner)
                 await self.runner.write(live, annotations=new)
 
     @gated("update")
@@ -305,6 +306,7 @@ class Service:
 
         Raises:
             NotExternal, AlreadyEnded: it is no task to report on.
+            TooManyTasks: with what it says its owner's tasks would hold too much. Not where it ends.
         """
         live = self._reported(task)
         titles = {f"speeds[{n}].title": each.title for n, each in enumerate((*(speeds or ()), *more_speeds))}
@@ -330,6 +332,8 @@ class Service:
                 changes["draft"] = draft(live.task.draft)
                 bounds.result(self.max_result_bytes, "draft", changes["draft"])
             said_last = end(changes.get("draft", live.task.draft)) if callable(end) else end
+            if said_last is None:
+                self.registry.places.grow(live, attrs.evolve(live.task, **changes), self.tasks_per_owner)
             await producer.report(self.runner, live, changes, log=log, end=said_last)
             return live.task
 
