@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from itertools import accumulate
 from typing import TypeAlias
 
 import attrs
 import orjson
 
-from taskd.errors import InvalidRequest, ParseError, WireError
+from taskd.errors import InvalidRequest, ParseError
 
 # What JSON says as Python has it, or in its place the WireError that tells why there is nothing.
 Message: TypeAlias = object
@@ -33,6 +34,11 @@ _BLANK = re.compile(rb"[ \t\r\n]*+")
 _STRING_REST = rb'[^"\\\n]*+(?:\\(?:[^\n]|(?=\n))[^"\\\n]*+)*+'
 _IN_STRING = re.compile(_STRING_REST)
 _OUTSIDE = re.compile(rb'[^"{}\[\]]*+(?:"' + _STRING_REST + rb'"[^"{}\[\]]*+)*+')
+# Also one without its end, or each quote in it would be looked at as the start of another.
+_STRING = re.compile(rb'"' + _STRING_REST + rb'"?')
+# Brackets as the steps that they are, of one signed byte: 1 down, -1 up.
+_STEPS = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{[}]"))
 
 
 @attrs.define(eq=False, repr=False)
@@ -185,13 +191,26 @@ class JsonStream:
 
 
 def sole(text: bytes, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> Message:
-    """The one value that ``text`` is, under the laws of the stream; what else it is, is a WireError."""
-    stream = JsonStream(max_bytes, max_depth)
-    found = [*(stream.receive(text) if text else ()), *stream.receive(b"")]
-    if len(found) == 1:
-        return found[0]
-    errors = (message for message in found if isinstance(message, WireError))
-    return next(errors, ParseError(f"{'more than one' if found else 'no'} value where one is due"))
+    """The one value that ``text`` is, under the laws of the stream; what else it is, is a WireError.
+
+    It is here as a whole, and nobody has a turn before it is read: so it is not gone through by its brackets.
+    """
+    text = text.strip(b" \t\r\n")
+    if not text:
+        return ParseError("no value where one is due")
+    if len(text) > max_bytes:
+        return InvalidRequest(f"a message is longer than {max_bytes} bytes")
+    if _depth(text, max_depth) > max_depth:
+        return InvalidRequest(f"nested deeper than {max_depth}")
+    return _parsed(text)
+
+
+def _depth(text: bytes, enough: int) -> int:
+    """How deep the brackets of a value nest, or ``enough`` where there are no more of them than that."""
+    if text.count(b"{") + text.count(b"[") <= enough:
+        return enough
+    steps = _STRING.sub(b"", text).translate(_STEPS, _NO_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0)
 
 
 def _end(pattern: re.Pattern[bytes], buffer: bytearray, start: int) -> int:

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskd.errors import ParseError
-from taskd.wire import Control, Framing, JsonStream, Message, Opening, json_stream
+from taskd.wire import Control, Framing, JsonStream, Message, Opening, json_stream, sole
 from tests.wire.websocket import (
     ASKING,
     BINARY,
@@ -86,6 +86,16 @@ def test_the_values_come_out_as_they_went_in_however_they_are_written_and_cut(
     stream = before.encode() + b"".join(data.draw(texts(value)) for value in sent)
 
     assert shown(sent) == shown(read(JsonStream(), cut(stream, places)))
+
+
+@settings(deadline=None)
+@given(st.data(), values, st.integers(1, 5))
+def test_a_value_that_comes_as_a_whole_is_read_as_the_stream_reads_it(
+    data: st.DataObject, sent: Json, max_depth: int
+) -> None:
+    text = data.draw(texts(sent))
+
+    assert shown([sole(text, max_depth=max_depth)]) == shown(read(JsonStream(max_depth=max_depth), [text]))
 
 
 @settings(deadline=None)

@@ -191,7 +191,7 @@ def test_a_head_that_cannot_be_read_is_one_error_and_the_last_thing_that_is_read
     [
         (b"{]", ParseError, "expected"),
         (b"", ParseError, "no value where one is due"),
-        (b"{} {}", ParseError, "more than one value where one is due"),
+        (b"{} {}", ParseError, "unexpected content after document"),
         (b"{} x", ParseError, "unexpected"),
         (b"[" * 200 + b"]" * 200, InvalidRequest, "nested deeper than 100"),
     ],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskd.errors import InvalidRequest, ParseError
-from taskd.wire import JsonStream, Message
+from taskd.wire import JsonStream, Message, sole
+from tests.counted import calls
 
 GOOD = b'{"id": 7}\n'
 
@@ -170,6 +171,17 @@ def test_a_refused_nesting_that_is_never_closed_is_not_refused_again_at_the_end(
     (error,) = read(b"[" * 10_000)
 
     assert str(error) == "nested deeper than 100"
+
+
+@pytest.mark.parametrize(
+    "many", [b"[],", b'"[",{},', b'["\\"]"],'], ids=["lists", "strings and objects", "lists of strings"]
+)
+@pytest.mark.parametrize("end", [b"1]", b"1", b"1]}"], ids=["whole", "without its end", "with another's end"])
+def test_a_value_that_comes_as_a_whole_is_not_gone_through_bracket_by_bracket(many: bytes, end: bytes) -> None:
+    """A megabyte of brackets held everybody up for as long as a few thousand calls take."""
+    text = b"[" + many * 10_000 + end
+
+    assert calls(lambda: sole(text)) < 100
 
 
 def test_a_message_is_partial_from_its_first_byte_to_its_last() -> None:

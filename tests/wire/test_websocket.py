@@ -71,8 +71,8 @@ def test_what_json_cannot_say_is_no_reply(value: object) -> None:
     [
         (b"", ParseError, "no value where one is due"),
         (b"{]", ParseError, "expected"),
-        (b"{} {}", ParseError, "more than one value where one is due"),
-        (b"1\n2", ParseError, "more than one value where one is due"),
+        (b"{} {}", ParseError, "unexpected content after document"),
+        (b"1\n2", ParseError, "unexpected content after document"),
         (b"\xef\xbb\xbf{}", ParseError, "BOM"),
         (b"[" * 101 + b"]" * 101, InvalidRequest, "nested deeper than 100"),
     ],
