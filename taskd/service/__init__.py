@@ -314,7 +314,7 @@ class Service:
         bounds.texts(self.max_text, {"label": label, "status": status, **titles, **unit})
         if isinstance(end, End):
             bounds.result(self.max_result_bytes, "result", end.result)
-            bounds.result(self.max_result_bytes, "error", end.error)
+            bounds.result(self.max_result_bytes, "error", codec.unstructure(end.error))
         changes: dict[str, Any] = {}
         if label is not None:
             changes["label"] = label
@@ -330,7 +330,7 @@ class Service:
                 changes["annotations"] = notes.changed(live.task.annotations, annotations)
             if draft is not None:
                 changes["draft"] = draft(live.task.draft)
-                bounds.result(self.max_result_bytes, "draft", changes["draft"])
+                bounds.result(self.max_result_bytes, "draft", codec.unstructure(changes["draft"]))
             said_last = end(changes.get("draft", live.task.draft)) if callable(end) else end
             if said_last is None:
                 self.registry.places.grow(live, attrs.evolve(live.task, **changes), self.tasks_per_owner)

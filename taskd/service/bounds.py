@@ -7,6 +7,7 @@ from typing import Final
 
 from taskd import codec
 from taskd.errors import BadParams
+from taskd.model import JSON
 
 # Most lines of a log in one report, and most characters of them together.
 LINES: Final = 1000
@@ -20,9 +21,9 @@ def texts(most: int, named: Mapping[str, str | None]) -> None:
             raise BadParams(f"params.{name}", f"is longer than {most} characters")
 
 
-def result(most: int, name: str, value: object) -> None:
+def result(most: int, name: str, value: JSON) -> None:
     """Raises BadParams for a result, or an error, that is longer than ``most`` bytes as JSON."""
-    if len(codec.dumps(codec.unstructure(value))) > most:
+    if len(codec.dumps(value)) > most:
         raise BadParams(f"params.{name}", f"is longer than {most} bytes as JSON")
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import socket
 
+import pytest
 import trio
 
+from taskd.errors import BadParams
+from taskd.service import bounds
+from tests.counted import calls
 from tests.server.conftest import Daemon, Start
 
 
@@ -110,6 +114,16 @@ async def test_a_list_of_many_faults_is_refused_at_the_first(daemon: Start) -> N
 
     assert error["data"][0] == "params.states[0]"
     assert len(error["message"]) < 1000
+
+
+def test_a_result_that_is_too_long_is_not_gone_through_to_be_refused() -> None:
+    """Copied element by element first, a megabyte of empty lists held everybody up."""
+
+    def refused() -> None:
+        with pytest.raises(BadParams, match=r"params\.result: is longer than 65536 bytes"):
+            bounds.result(65536, "result", [[]] * 100_000)
+
+    assert calls(refused) < 1000
 
 
 async def test_who_waits_by_the_hundred_and_does_not_read_is_let_go_of(daemon: Start) -> None:
