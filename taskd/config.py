@@ -136,7 +136,9 @@ class Config:
     connections_per_user: int = setting(
         "most connections of one user id at a time", 1024, least=1, unit="connections"
     )
-    requests_in_flight: int = setting("most waiting calls of one connection at a time", 256, least=1, unit="calls")
+    requests_in_flight: int = setting(
+        "most waiting calls of one connection at a time, max_message_bytes of them", 256, least=1, unit="calls"
+    )
     subscriptions_per_connection: int = setting(
         "most streams of notifications (Task.watch, listen) of one connection at a time",
         64,

@@ -784,6 +784,13 @@ MUTANTS = (
         ("tests/server/test_rest.py",),
     ),
     Mutant(
+        "what waits on a connection may come to any length",
+        "connection/room.py",
+        " or self._held + size > self.size",
+        "",
+        ("tests/server/test_hostile.py", "-k", "long_calls"),
+    ),
+    Mutant(
         "a list tells of a task what was read before its end",
         "service/gate.py",
         "    return await service.newest(read.id) if read.open else read\n",

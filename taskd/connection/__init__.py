@@ -33,7 +33,8 @@ from taskd.connection.context import Calls, Context, ForCaller, Limits
 from taskd.connection.frames import Frames, calling
 from taskd.connection.outgoing import WRITTEN, Outgoing
 from taskd.connection.rest import TURN, Rest
-from taskd.connection.streams import LOOK, Opened, Subscriptions, gone, until_gone
+from taskd.connection.room import Room
+from taskd.connection.streams import Opened, Subscriptions, until_gone
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
 from taskd.metrics import UNKNOWN
@@ -79,7 +80,7 @@ class Connection:
     _subscriptions: Subscriptions = attrs.field(init=False)
     _frames: Frames | None = None
     _parting: tuple[int, str] = (1001, "")
-    _room: trio.Semaphore = attrs.field(init=False)
+    _room: Room = attrs.field(init=False)
     _life: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
@@ -92,7 +93,7 @@ class Connection:
         self._out = Outgoing(self.stream, self._framing, self.limits, self.caller)
         self._positional = ForCaller(self.xenapi, self.service)
         self._subscriptions = Subscriptions(self.limits.subscriptions_per_connection)
-        self._room = trio.Semaphore(self.limits.requests_in_flight)
+        self._room = Room(self.stream, self.limits.requests_in_flight, self.limits.max_message_bytes)
 
     def __repr__(self) -> str:
         return f"<Connection of {self.caller!r} {self._framing!r}>"
@@ -246,11 +247,11 @@ class Connection:
                 if self._frames is None:
                     await self._out.send(rpc.refuse(message))
             case _ if self._frames is not None:
-                await self._admit()
-                answering.start_soon(self._later, self._frames.begin(message))
+                size = await self._room.enter(message)
+                answering.start_soon(self._later, self._frames.begin(message), size)
             case _ if self._is_long(message):
-                await self._admit()
-                answering.start_soon(self._later, partial(self._answer, rpc.reduced(message), answering, True))
+                size = await self._room.enter(kept := rpc.reduced(message))
+                answering.start_soon(self._later, partial(self._answer, kept, answering, True), size)
             case _:
                 await self._answer(message, answering)
 
@@ -298,11 +299,11 @@ class Connection:
 
     # A JSON framing: an answer whenever there is one.
 
-    async def _later(self, answer: Callable[[], Awaitable[None]]) -> None:
+    async def _later(self, answer: Callable[[], Awaitable[None]], size: int) -> None:
         try:
             await answer()
         finally:
-            self._room.release()
+            self._room.leave(size)
 
     async def _answer(self, message: JSON, answering: trio.Nursery, long: bool = False) -> None:
         opened, reply = Opened(self._subscriptions), None
@@ -374,18 +375,6 @@ class Connection:
         if isinstance(outcome, XenApiError):
             raise outcome
         return outcome
-
-    async def _admit(self) -> None:
-        """Wait for room for one more long call; nothing is read meanwhile, so nobody else would see the peer go.
-
-        Raises:
-            BrokenResourceError: it has gone.
-        """
-        while True:
-            with trio.move_on_after(LOOK):
-                return await self._room.acquire()
-            if gone(self.stream):
-                raise trio.BrokenResourceError
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` when the peer has hung up altogether: nobody is there to read the answers."""

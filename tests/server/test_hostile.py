@@ -64,6 +64,19 @@ async def test_a_batch_whose_replies_grow_too_long_is_cut_off_before_it_is_calle
     assert (replies[-1]["error"]["message"], replies[-1]["error"]["data"]) == ("Reply_too_long", ["65536"])
 
 
+async def test_long_calls_that_wait_together_are_no_longer_than_one_may_be(daemon: Start) -> None:
+    """Of each was kept what it would come to when its first members are answered: of one connection gigabytes."""
+    async with daemon(max_message_bytes=8192) as running, running.peer() as producer, running.peer() as peer:
+        first, second = [(await producer.call("Task.start", operation="external"))["id"] for _ in range(2)]
+        for id in (first, second):
+            wait = {"jsonrpc": "2.0", "method": "Task.wait", "params": {"id": id}, "id": id}
+            await peer.send([wait, {"method": "Task.get", "params": {"id": id, "x": [{}] * 1500}}])
+        await producer.call("Task.complete", id=second)
+        await producer.call("Task.complete", id=first)
+
+        assert [(await peer.reply())[0]["id"] for _ in range(2)] == [first, second]
+
+
 async def test_a_page_of_long_records_ends_early_and_the_walk_sees_all(daemon: Start) -> None:
     async with daemon() as running, running.peer() as peer:
         made = []
