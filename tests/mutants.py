@@ -784,6 +784,13 @@ MUTANTS = (
         ("tests/server/test_rest.py",),
     ),
     Mutant(
+        "the pages of a batch are made together",
+        "rpc/__init__.py",
+        "async with turn if any(map(pages, methods_in(member))) else nullcontext():",
+        "async with nullcontext():",
+        ("tests/server/test_hostile.py", "-k", "pages_of_a_batch"),
+    ),
+    Mutant(
         "what waits on a connection may come to any length",
         "connection/room.py",
         " or self._held + size > self.size",

@@ -323,6 +323,7 @@ class Connection:
             context,
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
+            pages=self.calls.pages,
             positional=rpc.Part(self._positional, subtask_of),
             refused=self._refused,
         )

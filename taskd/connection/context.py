@@ -88,6 +88,11 @@ class Calls:
         method = self.methods.get(name)
         return method.long if method is not None else bool(WAITING.fullmatch(name))
 
+    def pages(self, name: str) -> bool:
+        """The reply to a call of that name may be long: any of XenAPI's that does not wait counts as such."""
+        method = self.methods.get(name)
+        return method.page if method is not None else not self.waits(name)
+
     def reply_at_once(self, message: wire.Message, caller: Caller, limits: Limits) -> JSON | wire.Response | None:
         """The reply to a plain call that can be given from memory, without waiting; None: ``answer`` has it."""
         if not isinstance(message, wire.Request):

@@ -2,7 +2,8 @@
 
 A method is its name, the frozen attrs class of its params, and the function that calls the service and gives
 back the bare result. ``long`` ones may wait; the connection answers them when they are ready and does not let
-them hold up the others. Those with a ``channel`` also open or close a stream of notifications, where the
+them hold up the others. Of those that give a ``page``, a long reply, a batch makes one at a time. Those with a
+``channel`` also open or close a stream of notifications, where the
 connection can carry one. A new dialect is one file with a ``METHODS`` and a row here.
 
 A dialect that is served over HTTP by paths of its own is a ``Face``.
@@ -74,6 +75,7 @@ class Method:
     call: Callable[..., Awaitable[JSON]]
     summary: str
     long: bool = False
+    page: bool = False
     channel: bool = False
     dialect: str = ""
     at_once: Callable[[Service, Caller, Any], JSON | None] | None = None

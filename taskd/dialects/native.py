@@ -6,7 +6,7 @@ there is nothing yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Final, Literal
 
@@ -29,7 +29,7 @@ PRIVATE: Final = (
 # The largest number that a store compares with.
 LARGEST: Final = 2**63 - 1
 
-# Bytes after which a page of Task.list ends early.
+# Bytes after which a page of Task.list, or of Task.log, ends early.
 PAGE_BYTES: Final = 4 * 1024 * 1024
 
 # The longest page of Task.list, and the most lines of one Task.log.
@@ -117,16 +117,22 @@ async def _list(service: Service, caller: Caller, params: ListParams) -> JSON:
         limit=params.page_size + 1,
     )
     tasks = await service.list(caller, query)
-    page: list[JSON] = []
-    size = 0
-    for task in tasks[: params.page_size]:
-        text = codec.dumps(record(task))
-        if page and size + len(text) > PAGE_BYTES:
-            break
-        size += len(text)
-        page.append(codec.Written(text))
+    page = _page(map(record, tasks[: params.page_size]))
     more = len(page) < len(tasks)
     return {"tasks": page, "next_cursor": str(tasks[len(page) - 1].seq) if more else None}
+
+
+def _page(some: Iterable[JSON]) -> Sequence[JSON]:
+    """As many of them as PAGE_BYTES of JSON hold, one at least."""
+    page: list[JSON] = []
+    size = 0
+    for each in some:
+        text = codec.dumps(each)
+        size += len(text)
+        if page and size > PAGE_BYTES:
+            break
+        page.append(codec.Written(text))
+    return page
 
 
 @attrs.frozen
@@ -201,8 +207,8 @@ async def _log(service: Service, caller: Caller, params: LogParams) -> JSON:
     if params.start < 0:
         raise BadParams("params.from", "must not be negative")
     lines = await service.log(caller, params.id, min(params.start, LARGEST), params.limit)
-    following = lines[-1].n + 1 if lines else params.start
-    return {"lines": [codec.unstructure(line) for line in lines], "next": following}
+    page = _page(map(codec.unstructure, lines))
+    return {"lines": page, "next": lines[len(page) - 1].n + 1 if page else params.start}
 
 
 @attrs.frozen
@@ -254,12 +260,12 @@ def openrpc() -> JSON:
 METHODS: Final = (
     Method("Task.start", StartParams, _start, "Start an operation as a task"),
     look("Task.get", IdOnly, record, "The record of a task"),
-    Method("Task.list", ListParams, _list, "A page of records"),
+    Method("Task.list", ListParams, _list, "A page of records", page=True),
     Method("Task.wait", WaitParams, _wait, "The record, when the task ended or changed", long=True),
     Method("Task.update", UpdateParams, _update, "Report on an external task"),
     Method("Task.complete", CompleteParams, _complete, "An external task is done"),
     Method("Task.fail", FailParams, _fail, "An external task has failed"),
-    Method("Task.log", LogParams, _log, "Lines of a task's log"),
+    Method("Task.log", LogParams, _log, "Lines of a task's log", page=True),
     Method("Task.recover", IdOnly, _recover, "Try a failed undo again", long=True),
     Method("Operation.ls", Nothing, _operations, "What can be started"),
     Method("rpc.discover", Nothing, _discover, "This table as an OpenRPC document"),

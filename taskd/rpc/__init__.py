@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol, TypeAlias
 
 import attrs
@@ -103,14 +104,16 @@ async def answer(
     *,
     max_batch: int,
     max_reply_bytes: int = 16 * 1024 * 1024,
+    pages: Callable[[str], bool] = lambda _: False,
     positional: Positional | None = None,
     refused: Refused = unheard,
 ) -> JSON | None:
     """The reply to one message of the wire, None when there is none to send; ``refused`` hears of errors.
 
     The members of a batch, up to ``max_batch``, run concurrently and are answered in their order. When their
-    replies have come to ``max_reply_bytes``, the rest is refused and not called. A cancel goes through to the
-    methods, and nothing is answered.
+    replies have come to ``max_reply_bytes``, the rest is refused and not called; so that no more than one comes on
+    top of that, those that call for ``pages``, by the names of their methods, run one after the other. A cancel
+    goes through to the methods, and nothing is answered.
     """
     if isinstance(message, WireError):
         return refuse(message, refused)
@@ -121,17 +124,18 @@ async def answer(
     if len(message) > max_batch:
         return refuse(InvalidRequest(f"a batch of {len(message)} is over the limit of {max_batch}"), refused)
     replies: list[JSON | None] = [None] * len(message)
-    members, size = iter(enumerate(message)), 0
+    members, size, turn = iter(enumerate(message)), 0, trio.Lock()
 
     async def work_off() -> None:
         nonlocal size
         for place, member in members:
-            if size < max_reply_bytes:
-                reply = await _answer_one(member, methods, context, positional, refused)
-            else:
-                reply = await _answer_one(member, _Full(max_reply_bytes), context, None, refused)
-            replies[place], message[place] = reply, None  # what is answered need not be kept for the others
-            size += len(orjson.dumps(reply))
+            async with turn if any(map(pages, methods_in(member))) else nullcontext():
+                if size < max_reply_bytes:
+                    reply = await _answer_one(member, methods, context, positional, refused)
+                else:
+                    reply = await _answer_one(member, _Full(max_reply_bytes), context, None, refused)
+                replies[place], message[place] = reply, None  # what is answered need not be kept for the others
+                size += len(orjson.dumps(reply))
             # A member that waited for nothing must not keep the rest of the daemon waiting.
             await trio.lowlevel.checkpoint()
 

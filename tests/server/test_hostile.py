@@ -11,7 +11,7 @@ import trio
 from taskd.errors import BadParams
 from taskd.service import bounds
 from tests.counted import calls
-from tests.server.conftest import Daemon, Start
+from tests.server.conftest import Daemon, Peer, Start
 
 
 async def test_to_connect_over_the_limit_and_hang_up_at_once_harms_nobody(daemon: Start) -> None:
@@ -64,6 +64,18 @@ async def test_a_batch_whose_replies_grow_too_long_is_cut_off_before_it_is_calle
     assert (replies[-1]["error"]["message"], replies[-1]["error"]["data"]) == ("Reply_too_long", ["65536"])
 
 
+async def logged(peer: Peer, *reports: list[str]) -> str:
+    """The id of a task with these reports in its log."""
+    id: str = (await peer.call("Task.start", operation="external"))["id"]
+    for report in reports:
+        await peer.call("Task.update", id=id, log=report)
+    return id
+
+
+# More than a page, of the longest lines that there are.
+LONG = [["\x01" * 4096] * 20] * 10
+
+
 async def test_long_calls_that_wait_together_are_no_longer_than_one_may_be(daemon: Start) -> None:
     """Of each was kept what it would come to when its first members are answered: of one connection gigabytes."""
     async with daemon(max_message_bytes=8192) as running, running.peer() as producer, running.peer() as peer:
@@ -75,6 +87,31 @@ async def test_long_calls_that_wait_together_are_no_longer_than_one_may_be(daemo
         await producer.call("Task.complete", id=first)
 
         assert [(await peer.reply())[0]["id"] for _ in range(2)] == [first, second]
+
+
+async def test_the_pages_of_a_batch_do_not_pass_the_bound_together(daemon: Start) -> None:
+    """Sixty-four had begun before the first was there: a request of 8 KB was answered with 1.5 GB."""
+    async with daemon() as running, running.peer() as peer:
+        log = {"jsonrpc": "2.0", "method": "Task.log", "params": {"id": await logged(peer, *LONG)}}
+        await logged(peer, *[["x" * 4096] * 250] * 8)  # the store is asked for the other: its lines are old
+        await peer.send([{**log, "id": n} for n in range(64)])
+        replies = await peer.reply()
+
+    lines = [reply["result"]["lines"] for reply in replies if "result" in reply]
+    assert 16 << 20 <= len(json.dumps(lines)) < 21 << 20
+    assert replies[-1]["error"]["message"] == "Reply_too_long"
+
+
+async def test_a_page_of_a_log_ends_early_and_the_walk_sees_all(daemon: Start) -> None:
+    async with daemon() as running, running.peer() as peer:
+        id = await logged(peer, *LONG)
+        pages = [await peer.call("Task.log", id=id)]
+        while pages[-1]["lines"]:
+            pages.append(await peer.call("Task.log", id=id, **{"from": pages[-1]["next"]}))
+
+    assert [line["n"] for page in pages for line in page["lines"]] == [*range(200)]
+    assert [len(page["lines"]) for page in pages] == [170, 30, 0]
+    assert pages[-1]["next"] == 200
 
 
 async def test_a_page_of_long_records_ends_early_and_the_walk_sees_all(daemon: Start) -> None:

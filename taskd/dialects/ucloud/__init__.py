@@ -44,7 +44,9 @@ async def _listen(service: Service, caller: Caller, params: ListenRequest, chann
 
 METHODS: Final = (
     Method("Tasks.create", models.CreateRequest, tasks.create, "Make a user's task that the caller produces"),
-    Method("Tasks.list", models.ListRequest, tasks.list_, "A page of the caller's own incomplete tasks"),
+    Method(
+        "Tasks.list", models.ListRequest, tasks.list_, "A page of the caller's own incomplete tasks", page=True
+    ),
     Method("Tasks.view", models.FindByStringId, tasks.view, "A task, for its owner and its producer"),
     Method("Tasks.postStatus", models.PostStatusRequest, tasks.post_status, "Say what is new of a task"),
     Method("Tasks.markAsComplete", models.FindByStringId, tasks.mark_as_complete, "Say that a task is done"),
