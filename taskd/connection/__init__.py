@@ -19,7 +19,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -379,6 +379,8 @@ class Connection:
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Cancel ``scope`` when the peer has hung up altogether: nobody is there to read the answers."""
+        if self._framing.broken:  # it may be in the middle of sending, and read nothing before that is done
+            await self._pass_over()
         await until_gone(self.stream)
         scope.cancel()
 
@@ -386,5 +388,10 @@ class Connection:
         """Read a little of what a refused peer still sends: closed with bytes unread, its socket would break."""
         with self._until_stopped(trio.current_time() + LINGER):
             await self.stream.send_eof()
+            await self._pass_over()
+
+    async def _pass_over(self) -> None:
+        """Read what nobody looks at any more, to its end."""
+        with suppress(trio.BrokenResourceError):
             while await self.stream.receive_some(CHUNK):
                 pass

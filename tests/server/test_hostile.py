@@ -76,6 +76,15 @@ async def logged(peer: Peer, *reports: list[str]) -> str:
 LONG = [["\x01" * 4096] * 20] * 10
 
 
+async def test_a_wait_then_a_message_that_is_too_long_and_then_gone_is_noticed(daemon: Start) -> None:
+    async with daemon(connections_per_user=2) as running, running.peer() as producer:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        async with running.peer() as gone:
+            with trio.fail_after(20):
+                await gone.send({"method": "Task.wait", "params": [{"id": id}], "id": 1}, b"[" * (2 << 20))
+        await until_alone(running)
+
+
 async def test_long_calls_that_wait_together_are_no_longer_than_one_may_be(daemon: Start) -> None:
     """Of each was kept what it would come to when its first members are answered: of one connection gigabytes."""
     async with daemon(max_message_bytes=8192) as running, running.peer() as producer, running.peer() as peer:

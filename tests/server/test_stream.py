@@ -87,6 +87,20 @@ async def test_a_peer_that_is_gone_is_not_waited_for(daemon: Start) -> None:
         # The daemon stops at once although the task never ends: nobody waits any more.
 
 
+async def test_who_sends_what_is_too_long_while_it_waits_gets_it_out_and_all_its_answers(daemon: Start) -> None:
+    """Nothing was read any more before the wait was over, and a peer that first sends and then reads hung."""
+    async with daemon() as running, running.peer() as peer, running.peer() as producer:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        await peer.send({"method": "Task.wait", "params": [{"id": id}], "id": 1})
+        with trio.fail_after(20):
+            await peer.send(b'["' + b"x" * (4 << 20) + b'"]\n')
+        assert "longer than 1048576 bytes" in (await peer.reply())["error"]["message"]
+        await producer.call("Task.complete", id=id)
+        assert (await peer.reply())["result"]["state"] == "completed"
+        with pytest.raises(EOFError):
+            await peer.reply()
+
+
 async def test_many_peers_are_served_at_once(daemon: Start) -> None:
     async def one(number: int) -> None:
         async with running.peer() as peer:
