@@ -41,6 +41,9 @@ async def trio_daemon(process: DaemonProcess) -> AsyncIterator[on_trio.Daemon]:
         yield daemon
 
 
+TOO_LONG = "x" * (2 << 20)
+
+
 def reply(id: object, **outcome: object) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": id, **outcome}).encode() + b"\n"
 
@@ -181,11 +184,11 @@ def test_a_call_that_times_out_before_its_first_byte_leaves_the_connection_in_st
     answering.start()
     try:
         daemon.timeout_s = PATIENCE
-        assert daemon.ids() == ("1001",)
+        assert daemon.ids() == (str(len(heard)),)
     finally:
         daemon.close()
         answering.join(PATIENCE)
-    assert heard == [*range(1, len(heard)), 1001]
+    assert heard == [*range(1, len(heard) + 1)]
     assert 1 < len(heard) < 1001
 
 
@@ -254,6 +257,16 @@ def test_what_the_daemon_says_before_it_hangs_up_is_heard(tmp_path: Path) -> Non
             daemon.ids()
 
 
+def test_a_call_that_is_too_long_is_refused_and_what_follows_it_is_not(process: DaemonProcess) -> None:
+    with process.connect() as once, client.connect(process.socket, patience_s=PATIENCE) as patient:
+        for daemon in (once, patient):
+            with pytest.raises(Refused, match="longer than 1048576 bytes"):
+                daemon.get(TOO_LONG)
+        with pytest.raises(NoDaemon, match="ended with a message that was refused: a message is longer than"):
+            once.ids()
+        assert isinstance(patient.ids(), tuple)
+
+
 def test_importing_the_client_does_not_load_trio() -> None:
     script = "import sys, taskd.client; sys.exit('trio' in sys.modules)"
 
@@ -290,6 +303,61 @@ async def test_a_refused_call_does_not_disturb_the_others(trio_daemon: on_trio.D
         with pytest.raises(Refused, match="there is no task nobody"):
             await trio_daemon.get("nobody")
         await trio_daemon.call("Task.complete", id=made.id)
+
+
+async def test_a_call_that_is_too_long_is_refused_alone_and_a_wait_beside_it_is_repeated(
+    process: DaemonProcess,
+) -> None:
+    """The wait was told that its message is too long, and the call hung, for the daemon waited before it read."""
+    async with client.open(process.socket, patience_s=PATIENCE) as daemon:
+        made = await daemon.start("external")
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(daemon.wait, made.id)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(Refused, match="longer than 1048576 bytes"):
+                    await daemon.get(TOO_LONG)
+                await daemon.complete(made.id)
+
+
+async def test_a_wait_beside_a_call_that_is_too_long_hears_that_nobody_answers(process: DaemonProcess) -> None:
+    async with client.open(process.socket) as daemon:
+        made = await daemon.start("external")
+
+        async def wait() -> None:
+            with pytest.raises(NoDaemon, match="ended with a message that was refused"):
+                await daemon.wait(made.id)
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(Refused, match="longer than 1048576 bytes"):
+                    await daemon.get(TOO_LONG)
+
+
+async def test_who_sends_wakes_up_when_the_connection_has_ended(tmp_path: Path) -> None:
+    """The peer refuses what it has not read, and reads nothing."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        async with client.open(str(tmp_path / "s")) as daemon:
+            with trio.fail_after(PATIENCE), listener.accept()[0] as peer:
+                async with trio.open_nursery() as nursery:
+
+                    async def wait() -> None:
+                        with pytest.raises(NoDaemon):
+                            await daemon.wait("x")
+
+                    async def send() -> None:
+                        with pytest.raises(Refused, match="too long"):
+                            await daemon.get(TOO_LONG)
+
+                    nursery.start_soon(wait)
+                    await trio.testing.wait_all_tasks_blocked()
+                    nursery.start_soon(send)
+                    await trio.testing.wait_all_tasks_blocked()
+                    peer.sendall(reply(None, error={"code": -32600, "message": "too long"}))
 
 
 async def test_a_call_that_is_cancelled_leaves_the_connection_in_step(trio_daemon: on_trio.Daemon) -> None:

@@ -56,6 +56,34 @@ def test_notifications_are_kept_in_order() -> None:
     ]
 
 
+REFUSED = reply(None, error={"code": -32600, "message": "a message is longer than 5 bytes"})
+
+
+def test_a_message_that_is_refused_is_the_longest_that_is_not_answered() -> None:
+    conversation = Conversation()
+    answered, first, long, last = (conversation.call(verbs.get("x" * n))[0] for n in (9, 1, 8, 2))
+
+    with pytest.raises(WireError, match="ended with a message that was refused: a message is longer"):
+        conversation.receive(reply(answered, result=1) + REFUSED)
+
+    assert conversation.take(answered) == 1
+    with pytest.raises(Refused, match=r"^a message is longer than 5 bytes$"):
+        conversation.take(long)
+    assert not conversation.has_reply(first)
+    assert not conversation.has_reply(last)
+
+
+def test_where_nobody_waits_for_what_is_refused_no_other_is_told_that_it_was() -> None:
+    conversation = Conversation()
+    given_up, waited_for = (conversation.call(verbs.get("x" * n))[0] for n in (8, 1))
+    conversation.forget(given_up)
+
+    with pytest.raises(WireError):
+        conversation.receive(REFUSED)
+
+    assert not conversation.has_reply(waited_for)
+
+
 @pytest.mark.parametrize("said", [b"220 mail\n", b"[]\n", b'{"id": "x", "result": 1}\n', b'{"id": 1}\n'])
 def test_what_is_no_reply_ends_the_conversation(said: bytes) -> None:
     conversation = Conversation()

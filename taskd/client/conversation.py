@@ -60,6 +60,8 @@ class Conversation:
     answered: bool = attrs.field(default=False, init=False)
     _ids: Iterator[int] = attrs.field(factory=lambda: count(1), init=False)
     _replies: dict[int, JSON | TaskdError | None] = attrs.field(factory=dict, init=False)
+    # Bytes of each call that is not answered, also where nobody waits for that any more.
+    _sizes: dict[int, int] = attrs.field(factory=dict, init=False)
     _framing: wire.Framing = attrs.field(factory=lambda: wire.JsonStream(LONGEST_REPLY, DEEPEST_REPLY), init=False)
 
     def __repr__(self) -> str:
@@ -77,7 +79,7 @@ class Conversation:
             data = self._framing.reply(request)
         except TypeError as error:
             raise BadParams("params", f"JSON cannot say it: {error}") from None
-        self._replies[id] = None
+        self._replies[id], self._sizes[id] = None, len(data)
         return id, data
 
     def receive(self, data: bytes) -> None:
@@ -85,7 +87,8 @@ class Conversation:
 
         Raises:
             Refused: the daemon refuses the whole conversation.
-            WireError: what has come is nothing that a daemon says. Both end the conversation.
+            WireError: it refuses a message, which is the end for all others; or what has come is nothing that a
+                daemon says. Both end the conversation, but for replies that may be taken.
         """
         for message in self._framing.receive(data):
             if isinstance(message, WireError):
@@ -96,7 +99,7 @@ class Conversation:
                 case {"id": int(id), "error": error}:
                     self._replied(id, refusal(error))
                 case {"id": None, "error": error}:
-                    raise refusal(error)
+                    raise self._ended(refusal(error))
                 case {"method": str(method), **rest} if "id" not in rest:
                     self.notifications.append(Notification(method, rest.get("params")))
                 case _:
@@ -104,8 +107,20 @@ class Conversation:
 
     def _replied(self, id: int, reply: JSON) -> None:
         self.answered = True
+        self._sizes.pop(id, None)
         if id in self._replies:
             self._replies[id] = reply
+
+    def _ended(self, refused: Refused) -> Refused | WireError:
+        """What is raised for a refusal without an id. Of a message, it has not come to read the id: then it is the
+        longest that it means, for nothing else is wrong with what we send.
+        """
+        if refused.error not in (errors.InvalidRequest.name, errors.ParseError.name):
+            return refused
+        longest = max(self._sizes, key=self._sizes.__getitem__, default=None)
+        if longest in self._replies:
+            self._replies[longest] = refused
+        return errors.InvalidRequest(f"the connection ended with a message that was refused: {refused}")
 
     def has_reply(self, id: int) -> bool:
         """Whether ``take`` may be called."""

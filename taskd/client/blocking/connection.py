@@ -57,10 +57,9 @@ class Connection:
 
     def ask(self, call: Call[T], deadline: float | None = None) -> T:
         """The result of a call, as its verb reads it."""
-        self._check()
+        self._wait(select.POLLOUT, deadline)
         id, data = self._conversation.call(call)
         try:
-            self._wait(select.POLLOUT, deadline)
             self._guarded(self._send, data, deadline)
             self._until(lambda: self._conversation.has_reply(id), deadline)
             result = self._conversation.take(id)
@@ -101,19 +100,19 @@ class Connection:
                 raise TimeoutError("no reply in time")
 
     def _guarded(self, act: Callable[..., None], *args: Any) -> None:
-        """What must not be left half done: whoever interrupts it ends the connection."""
+        """What must not be left half done: whoever interrupts it ends the connection. So do refusals and errors,
+        which are told where no reply has come before them.
+        """
         try:
             act(*args)
-        except Refused as error:
-            self._end(error)
-            raise
         except BaseException as error:
-            if isinstance(error, OSError | WireError) and not isinstance(error, TimeoutError):
-                over = NoDaemon(self.path, reason(error))
-                self._end(over)
-                raise over from None
-            self._end(NoDaemon(self.path, "a call was interrupted half way; connect again"))
-            raise
+            if isinstance(error, Refused):
+                self._end(error)
+            elif isinstance(error, OSError | WireError) and not isinstance(error, TimeoutError):
+                self._end(NoDaemon(self.path, reason(error)))
+            else:
+                self._end(NoDaemon(self.path, "a call was interrupted half way; connect again"))
+                raise
 
     def _send(self, data: bytes, deadline: float | None) -> None:
         rest = memoryview(data)

@@ -45,7 +45,6 @@ class Connection:
     def close(self) -> None:
         """The daemon goes on with what was asked of it."""
         self._end(NoDaemon(self.path, "the connection is closed"))
-        self._socket.close()
 
     @property
     def over(self) -> bool:
@@ -54,6 +53,7 @@ class Connection:
 
     def _end(self, error: NoDaemon | Refused) -> None:
         self._over = self._over or error
+        self._socket.close()  # whoever still sends wakes up
 
     async def ask(self, call: Call[T]) -> T:
         """The result of a call, as its verb reads it."""
@@ -79,8 +79,7 @@ class Connection:
 
     async def _send(self) -> None:
         async with self._sending:
-            while self._unsent:
-                self._check()
+            while self._unsent and self._over is None:
                 try:
                     sent = await self._socket.send(self._unsent)
                 except (BrokenPipeError, ConnectionResetError):
