@@ -777,6 +777,13 @@ MUTANTS = (
         ("tests/server/test_start.py",),
     ),
     Mutant(
+        "one user keeps everybody out, root too",
+        "listener.py",
+        "        if uid not in (0, os.geteuid()):\n",
+        "        if uid < 0:\n",
+        ("tests/server/test_identity.py",),
+    ),
+    Mutant(
         "a connection that is not heard any more rests on",
         "connection/rest.py",
         "            self._leave(fd)\n            return trio.lowlevel.Abort.SUCCEEDED\n",
