@@ -14,7 +14,7 @@ import pytest
 from rich.cells import cell_len
 
 from taskd import cli
-from taskd.cli import COMMANDS, doctor, words
+from taskd.cli import COMMANDS, doctor, options, words
 from taskd.cli import taskctl as taskctl_command
 from taskd.cli.exits import MEANING
 from taskd.cli.ls import fitted, squeezed
@@ -251,6 +251,12 @@ def test_a_call_that_cannot_be_made_is_a_sentence(
 
     assert (said.code, said.out) == (code, "")
     assert said.err.endswith(sentence)
+
+
+@pytest.mark.parametrize("text", ["0", "0.9", "-1", "9" * 400, "9999999999T", "1e3", "K", ""])
+def test_what_is_no_size_or_more_than_any_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no size such as 500000, 64K, 10M or"):
+        options.size(text)
 
 
 def test_call_reads_the_params_from_stdin_whatever_that_is(taskctl: Taskctl, tmp_path: Path) -> None:
