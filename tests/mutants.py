@@ -756,6 +756,13 @@ MUTANTS = (
         FULL,
     ),
     Mutant(
+        "a file that no start would find is written to as if it were there",
+        "store/sqlite.py",
+        "            if not self._in_place():\n",
+        "            if not self._path.name:\n",
+        SQLITE,
+    ),
+    Mutant(
         "the room of a start is taken by whoever asks whether the store can write",
         "store/sqlite.py",
         "                if self.commits or not await",

@@ -31,6 +31,9 @@ Level: TypeAlias = Literal["ok", "warning", "problem"]
 LITTLE: Final = 1 << 30
 LEAST: Final = 64 << 20
 
+# What to do where a daemon keeps another state than we think.
+COMPARE: Final = "compare the settings here, and TASKD_STATE, with those that it was started with"
+
 UNITS: Final = ("taskd.socket", "taskd.service")
 
 # Seconds that systemctl may take.
@@ -101,7 +104,12 @@ def state(folder: str, *, answers: bool) -> Iterator[Finding]:
         found = os.stat(folder)
         inside = os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
     except FileNotFoundError:
-        yield Finding("state", "ok", f"{folder} is not there yet; the first start makes it")
+        if answers:
+            advice = f"{COMPARE}; if it was removed, nothing survives a restart"
+            said = f"{folder} is not there: the daemon that answers keeps another state, or its own was removed"
+            yield Finding("state", "warning", said, advice)
+        else:
+            yield Finding("state", "ok", f"{folder} is not there yet; the first start makes it")
         return
     except OSError as error:
         yield Finding("state", "ok", f"{folder} cannot be looked at: {error.strerror}", "ask as root to know more")
@@ -136,9 +144,8 @@ def _lock(path: Path, *, answers: bool) -> Finding:
             advice += "; kill -9 is safe, the next start recovers"
         return Finding("lock", "problem", f"{path} is held by {holder}, and no daemon answers", advice)
     if answers:
-        advice = "compare the settings here, and TASKD_STATE, with those that it was started with"
         said = f"nobody holds {path}: the daemon that answers keeps another state"
-        return Finding("lock", "warning", said, advice)
+        return Finding("lock", "warning", said, COMPARE)
     return Finding("lock", "ok", "nobody holds it; a daemon can start")
 
 

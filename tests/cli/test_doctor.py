@@ -184,6 +184,17 @@ def test_a_daemon_with_another_state_than_the_settings_say_is_a_warning(
     assert found(process, TASKD_STATE=str(tmp_path / "other"))["lock"][0] == "warning"
 
 
+def test_a_state_folder_that_is_gone_is_no_place_to_write_to(tmp_path: Path) -> None:
+    """All was said to be well: what the daemon went on to write, no start would have found."""
+    with serving(tmp_path) as daemon:
+        shutil.rmtree(tmp_path / "state")
+        result = found(daemon)
+
+    assert result["store"] == ("problem", "it cannot write")
+    gone = f"{tmp_path}/state is not there: the daemon that answers keeps another state, or its own was removed"
+    assert result["state"] == ("warning", gone)
+
+
 def test_a_state_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state").chmod(0o755)
