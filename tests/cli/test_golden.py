@@ -14,12 +14,13 @@ import pytest
 from rich.cells import cell_len
 
 from taskd import cli
-from taskd.cli import COMMANDS, doctor, options, words
+from taskd.cli import COMMANDS, asked, doctor, options, words
 from taskd.cli import taskctl as taskctl_command
-from taskd.cli.exits import MEANING
+from taskd.cli.exits import MEANING, Exit
 from taskd.cli.ls import fitted, squeezed
 from taskd.cli.sentences import elsewhere
 from taskd.cli.show import lines as page
+from taskd.cli.top import plain
 from taskd.client import Daemon, Record
 from taskd.model import Failure, Residue, Time
 from tests.cli.conftest import PROGRAM, Taskctl, ended, masked
@@ -298,6 +299,46 @@ def test_what_goes_wrong_with_a_file_is_not_told_of_the_output(
     with pytest.raises(FileNotFoundError):
         cli.run()
     assert capsys.readouterr().err == ""
+
+
+ID = "5b1ad8c2-4d0c-4a5a-9c1e-2f6f0a7c9b11"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["show", ID],
+        ["show", "5b"],
+        ["log", ID],
+        ["cancel", ID],
+        ["destroy", ID],
+        ["wait", "5b"],
+        ["operations"],
+        ["start", "copy"],
+        ["run", "--no-wait", "true"],
+        ["call", "Task.ls"],
+        ["token", "ls"],
+        ["token", "add", "--user", "ann", "--role", "user"],
+        ["token", "rm", "1"],
+        ["top", "--once"],
+    ],
+    ids=" ".join,
+)
+def test_a_daemon_that_is_stuck_is_none_after_a_while(
+    tmp_path: Path, args: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever typed a command, or a script, waited for ever and was told nothing."""
+    for place in (asked, plain):
+        monkeypatch.setattr(place, "PATIENCE_S", 0.05)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(path)
+        deaf.listen()
+        code = taskctl_command.main(["--socket", path, *args], standalone_mode=False)
+
+    said = capsys.readouterr()
+    assert (code, said.out) == (Exit.NO_DAEMON, "")
+    assert said.err.endswith(f"taskctl: no taskd answers on {path}: no reply within 0.05 seconds\n")
 
 
 def test_every_json_is_one_document_with_the_records_of_the_daemon(
