@@ -164,7 +164,15 @@ def test_a_root_that_is_added_may_be_in_a_home(taskd: Unit) -> None:
     home = taskd.machine.path("/root/images of mine")
     home.mkdir(exist_ok=True)
     image(taskd.machine.path("/srv/a"), MIB)
-    taskd.machine.run(TASKCTL, "install-units", "--root", "/root/images of mine", "--root", "/opt")
+    first = taskd.machine.out(TASKCTL, "install-units", "--root", "/root/images of mine")
+    assert first.endswith("next: systemctl enable taskd.service && systemctl start taskd.socket")
+    with taskd.connect() as daemon:
+        daemon.ids()
+    while taskd.show("ActiveState") != "active":
+        pass
+    second = taskd.machine.out(TASKCTL, "install-units", "--root", "/opt")
+    assert second.endswith("next: systemctl restart taskd.service")
+    taskd.systemctl("restart", "taskd.service")
     with taskd.connect() as daemon:
         for target in ("/root/images of mine/a", "/opt/a"):
             done = daemon.wait(daemon.copy("/srv/a", target).id)
