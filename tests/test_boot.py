@@ -160,6 +160,14 @@ def test_a_copy_may_go_to_a_root_and_nowhere_else(taskd: Unit) -> None:
     assert taskd.machine.path("/srv/b").read_bytes() == content
 
 
+def test_of_what_is_in_a_home_it_is_said_that_the_unit_does_not_see_it(taskd: Unit) -> None:
+    image(taskd.machine.path("/root/a"), MIB)
+    done = taskd.machine.run(TASKCTL, "copy", "/root/a", "/srv/b", check=False)
+
+    assert done.returncode == 4
+    assert done.stderr.startswith("taskctl: /root/a does not exist for the daemon, though it does here: its unit ")
+
+
 def test_a_root_that_is_added_may_be_in_a_home(taskd: Unit) -> None:
     home = taskd.machine.path("/root/images of mine")
     home.mkdir(exist_ok=True)

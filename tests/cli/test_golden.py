@@ -18,10 +18,11 @@ from taskd.cli import COMMANDS, asked, doctor, options, words
 from taskd.cli import taskctl as taskctl_command
 from taskd.cli.exits import MEANING, Exit
 from taskd.cli.ls import fitted, squeezed
-from taskd.cli.sentences import elsewhere
+from taskd.cli.sentences import elsewhere, sentence
 from taskd.cli.show import lines as page
 from taskd.cli.top import plain
 from taskd.client import Daemon, Record
+from taskd.errors import FolderMissing, Refused, SourceMissing
 from taskd.model import Failure, Residue, Time
 from tests.cli.conftest import PROGRAM, Taskctl, ended, masked
 from tests.process import PATIENCE, DaemonProcess
@@ -339,6 +340,21 @@ def test_a_daemon_that_is_stuck_is_none_after_a_while(
     said = capsys.readouterr()
     assert (code, said.out) == (Exit.NO_DAEMON, "")
     assert said.err.endswith(f"taskctl: no taskd answers on {path}: no reply within 0.05 seconds\n")
+
+
+def test_what_is_here_and_not_there_is_not_said_to_be_nowhere(tmp_path: Path) -> None:
+    """The unit has no homes and a /tmp of its own."""
+    here, none = str(tmp_path), str(tmp_path / "none")
+
+    for missing in (SourceMissing, FolderMissing):
+        said = sentence(Refused(missing.name, "as it is", (here,)))
+        assert said.startswith(
+            f"{here} does not exist for the daemon, though it does here: its unit sees no homes, "
+        )
+        assert sentence(Refused(missing.name, "as it is", ("/etc",))) == (
+            "/etc does not exist for the daemon, though it does here"
+        )
+        assert sentence(Refused(missing.name, "as it is", (none,))) == "as it is"
 
 
 def test_every_json_is_one_document_with_the_records_of_the_daemon(
