@@ -9,8 +9,13 @@ socket=${TASKD_SOCKET:-/run/taskd/taskd.sock}
 # A call as JSON: request METHOD PARAMS
 request() { jq -nc --arg method "$1" --argjson params "$2" '{jsonrpc: "2.0", id: 1, method: $method, params: $params}'; }
 
-# The result in a reply; an error is said, and is exit status 1.
-result() { jq -c 'if .error then "\(.error.message): \(.error.data | join(", "))\n" | halt_error(1) else .result end'; }
+# The result in a reply; an error is said, and is exit status 1. So is no reply at all, which jq would end well on.
+result() {
+    reply=$(cat)
+    [ -n "$reply" ] || { echo "no daemon answers on $socket" >&2; return 1; }
+    printf '%s\n' "$reply" |
+        jq -c 'if .error then "\(.error.message): \(.error.data | join(", "))\n" | halt_error(1) else .result end'
+}
 
 # Start. With a request_id of its own it could be asked twice, and would still be one task.
 params=$(jq -nc --arg source "$(realpath "$1")" --arg target "$(realpath -m "$2")" --arg request "$(cat /proc/sys/kernel/random/uuid)" \
@@ -25,4 +30,4 @@ while [ "$(echo "$task" | jq .finished_at)" = null ]; do
 done
 
 # What became of it: an exit status, and a sentence.
-echo "$task" | jq -er 'if .state == "completed" then "\(.progress.done) bytes" else "\(.error.message)\n" | halt_error(1) end'
+echo "$task" | jq -er 'if .state == "completed" then "\(.progress.done) bytes" else "\(.error.message // .state)\n" | halt_error(1) end'

@@ -16,11 +16,16 @@ PATH = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("TASKD_SOCKET", "/ru
 since = None
 log_from = {}
 
+# Of so many logs: more would not fit into one call (max_message_bytes).
+MOST = 10_000
+
 
 def follow(lines):
     """Print what is told until the connection ends."""
     global since  # noqa: PLW0603  # an example is a script
     for line in lines:
+        if not line.endswith(b"\n"):  # the daemon died in the middle of it
+            return
         said = json.loads(line)
         if "error" in said:
             sys.exit(f"refused: {said['error']}")
@@ -34,25 +39,31 @@ def follow(lines):
                 task = event["task"]
                 print(task["label"], task["state"], f"{task['progress']['fraction']:.0%}", flush=True)
             case "destroyed":
+                log_from.pop(event["id"], None)
                 print("destroyed", event["id"], flush=True)
             case "log":
                 for each in event["lines"]:
                     print("  ", each["line"], flush=True)
+                log_from.pop(event["id"], None)
                 log_from[event["id"]] = event["next"]
+                if len(log_from) > MOST:
+                    del log_from[next(iter(log_from))]
         if event["event"] in ("changed", "destroyed", "synced"):
             since = event["revision"]
 
 
-while True:
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(PATH)
-            params = {"since": since, "log": True, "log_from": log_from}
-            call = {"jsonrpc": "2.0", "method": "Task.watch", "params": params, "id": 1}
-            connection.sendall(json.dumps(call).encode() + b"\n")
-            follow(connection.makefile("rb"))
-    except OSError:
-        pass  # it is away, or was restarted
-    except KeyboardInterrupt:
-        break
-    time.sleep(0.5)
+try:
+    while True:
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(PATH)
+                params = {"since": since, "log": True, "log_from": log_from}
+                call = {"jsonrpc": "2.0", "method": "Task.watch", "params": params, "id": 1}
+                connection.sendall(json.dumps(call).encode() + b"\n")
+                with connection.makefile("rb") as lines:
+                    follow(lines)
+        except OSError:
+            pass  # it is away, or was restarted
+        time.sleep(0.5)
+except KeyboardInterrupt:
+    pass

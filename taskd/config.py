@@ -185,7 +185,15 @@ _WORDS: Mapping[type, str] = {
 }
 
 
+# What is not repeated where it was not expected: it may be longer, or deeper, than Python would write.
+_LONG: Mapping[type, str] = {dict: "a table", list: "a list"}
+
+
 def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> Any:
+    if type(value) is int and value.bit_length() > 63:
+        raise ConfigError(where, "expected a number of 64 bits at most")
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(where, "the character NUL cannot be in it")
     if kind is float and type(value) is int:
         value = float(value)
     if get_args(kind) and isinstance(value, list):
@@ -197,7 +205,8 @@ def _checked(field: attrs.Attribute[Any], kind: Any, value: Any, where: str) -> 
             if not pattern.fullmatch(each):
                 raise ConfigError(where, f"expected {sentence}, got {each!r}")
     elif type(value) is not (tuple if get_args(kind) else kind):
-        raise ConfigError(where, f"expected {_WORDS[tuple if get_args(kind) else kind]}, got {value!r}")
+        got = _LONG.get(type(value)) or repr(value)
+        raise ConfigError(where, f"expected {_WORDS[tuple if get_args(kind) else kind]}, got {got}")
     least = field.metadata["least"]
     if least is not None and not value >= least:
         raise ConfigError(where, f"must be at least {least}, not {value}")
@@ -234,7 +243,8 @@ def _read(path: str, *, required: bool) -> dict[str, Any]:
         if required:
             raise ConfigError(path, "there is no such file") from None
         return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # What is no TOML, no UTF-8, or a number of thousands of digits is a ValueError; the last is a value too deep.
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(path, str(error)) from None
 
 

@@ -1,4 +1,6 @@
-"""Where connections come in: the sockets that systemd hands over, or else a socket of our own."""
+"""Where connections come in: the sockets that systemd hands over, or else a socket of our own; and how many may be
+open at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,19 @@ import errno
 import grp
 import logging
 import os
+import resource
 import socket
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import attrs
 import trio
 
 from taskd import systemd
-from taskd.errors import ConfigError
+from taskd.errors import ConfigError, NoConnectionLeft, TooManyConnections
 
 logger = logging.getLogger("taskd")
 
@@ -104,3 +109,55 @@ def _remove_stale(path: str) -> None:
         except BlockingIOError:
             pass
     raise OSError(errno.EADDRINUSE, "another daemon listens there")
+
+
+@attrs.define(eq=False)
+class Seats:
+    """Who has how many connections open.
+
+    The law: no user alone keeps another from being served, and all of them together do not keep out root and the
+    daemon's own user, who look what goes on and put an end to it.
+    """
+
+    _per_user: Counter[int] = attrs.field(factory=Counter)
+    _limit: int = 0
+    _most: int = 0
+
+    def go_by(self, connections_per_user: int, running_tasks: int) -> None:
+        """From here on, these settings count."""
+        # What the running operations and the store need is not to be had by connecting often.
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._limit, self._most = connections_per_user, max(16, soft - 64 - 12 * running_tasks)
+        if (share := self._most // 2) < connections_per_user:
+            logger.warning(
+                "connections_per_user is %d, but RLIMIT_NOFILE, %d, and running_tasks leave %d to a user",
+                connections_per_user,
+                soft,
+                share,
+            )
+
+    def take(self, uid: int) -> None:
+        """One more connection of that user, until ``leave``.
+
+        Raises:
+            TooManyConnections: the user has as many as one user may have.
+            NoConnectionLeft: all users together have.
+        """
+        limit, most = self._limit, self._most
+        if uid not in (0, os.geteuid()):
+            limit, most = min(limit, most // 2), most - most // 4
+        if self._per_user[uid] >= limit:
+            raise TooManyConnections(limit)
+        if self.count >= most:
+            raise NoConnectionLeft(most)
+        self._per_user[uid] += 1
+
+    def leave(self, uid: int) -> None:
+        """One less."""
+        self._per_user[uid] -= 1
+        self._per_user += Counter()  # drops users that have none left
+
+    @property
+    def count(self) -> int:
+        """How many connections there are."""
+        return self._per_user.total()

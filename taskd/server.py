@@ -48,11 +48,11 @@ from taskd.dialects import koodrive, ucloud
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import (
     ConfigError,
+    LimitReached,
     NotServed,
     StoreError,
     StoreUnusable,
     TaskdError,
-    TooManyConnections,
 )
 from taskd.metrics import Metrics
 from taskd.model import Caller, now
@@ -112,9 +112,8 @@ class Server:
     _calls: Calls = attrs.field(init=False)
     _paths: web.Paths = attrs.field(init=False)
     _connections: dict[Connection, tuple[peer.Peer, Caller]] = attrs.field(factory=dict)
-    _per_user: Counter[int] = attrs.field(factory=Counter)
+    _seats: listener.Seats = attrs.field(factory=listener.Seats)
     _known: dict[Credentials, Caller] = attrs.field(init=False)
-    _most: int = attrs.field(init=False)
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
@@ -123,9 +122,7 @@ class Server:
 
     def _go_by(self, settings: Config) -> None:
         self.config, self._known = settings, {}
-        # What the running operations and the store need is not to be had by connecting often.
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = max(16, soft - 64 - 12 * settings.running_tasks)
+        self._seats.go_by(settings.connections_per_user, settings.running_tasks)
         wire: Literal["table", "example"] = "example" if settings.koodrive_wire == "example" else "table"
         self._paths = web.paths(ucloud.FACE, koodrive.face(wire))
 
@@ -155,12 +152,13 @@ class Server:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         found = peer.of(stream.socket.fileno())
-        uid, limit = found.uid, self.config.connections_per_user
-        if self._per_user[uid] >= limit or self._per_user.total() >= self._most:
-            await self._refuse(stream, TooManyConnections(min(limit, self._most)))
-            return
-        self._count(uid, 1)
         try:
+            self._seats.take(found.uid)
+        except LimitReached as error:
+            await self._refuse(stream, error)
+            return
+        try:
+            self._counted()
             try:
                 who = await self._caller(found)
             except (OSError, RuntimeError) as error:  # no descriptor is left, or, in Python's word, no thread
@@ -184,17 +182,16 @@ class Server:
             finally:
                 del self._connections[connection]
         finally:
-            self._count(uid, -1)
+            self._seats.leave(found.uid)
+            self._counted()
 
     async def _refuse(self, stream: trio.SocketStream, error: TaskdError) -> None:
         refusal = codec.dumps(rpc.refuse(error, self.service.metrics.refused)) + b"\n"
         with trio.move_on_after(1):
             await stream.send_all(refusal)
 
-    def _count(self, uid: int, more: int) -> None:
-        self._per_user[uid] += more
-        self._per_user += Counter()  # drops users that have none left
-        self.service.health.connections = self.rest.present = self._per_user.total()
+    def _counted(self) -> None:
+        self.service.health.connections = self.rest.present = self._seats.count
 
     async def _caller(self, found: peer.Peer) -> Caller:
         """Who that is, by the newest settings; looked up once, for as long as it is among the newest that were."""

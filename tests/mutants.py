@@ -756,6 +756,13 @@ MUTANTS = (
         FULL,
     ),
     Mutant(
+        "a file that no start would find is written to as if it were there",
+        "store/sqlite.py",
+        "            if not self._in_place():\n",
+        "            if not self._path.name:\n",
+        SQLITE,
+    ),
+    Mutant(
         "the room of a start is taken by whoever asks whether the store can write",
         "store/sqlite.py",
         "                if self.commits or not await",
@@ -775,6 +782,13 @@ MUTANTS = (
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         ("tests/server/test_start.py",),
+    ),
+    Mutant(
+        "one user keeps everybody out, root too",
+        "listener.py",
+        "        if uid not in (0, os.geteuid()):\n",
+        "        if uid < 0:\n",
+        ("tests/server/test_identity.py",),
     ),
     Mutant(
         "a connection that is not heard any more rests on",

@@ -160,11 +160,27 @@ def test_a_copy_may_go_to_a_root_and_nowhere_else(taskd: Unit) -> None:
     assert taskd.machine.path("/srv/b").read_bytes() == content
 
 
+def test_of_what_is_in_a_home_it_is_said_that_the_unit_does_not_see_it(taskd: Unit) -> None:
+    image(taskd.machine.path("/root/a"), MIB)
+    done = taskd.machine.run(TASKCTL, "copy", "/root/a", "/srv/b", check=False)
+
+    assert done.returncode == 4
+    assert done.stderr.startswith("taskctl: /root/a does not exist for the daemon, though it does here: its unit ")
+
+
 def test_a_root_that_is_added_may_be_in_a_home(taskd: Unit) -> None:
     home = taskd.machine.path("/root/images of mine")
     home.mkdir(exist_ok=True)
     image(taskd.machine.path("/srv/a"), MIB)
-    taskd.machine.run(TASKCTL, "install-units", "--root", "/root/images of mine", "--root", "/opt")
+    first = taskd.machine.out(TASKCTL, "install-units", "--root", "/root/images of mine")
+    assert first.endswith("next: systemctl enable taskd.service && systemctl start taskd.socket")
+    with taskd.connect() as daemon:
+        daemon.ids()
+    while taskd.show("ActiveState") != "active":
+        pass
+    second = taskd.machine.out(TASKCTL, "install-units", "--root", "/opt")
+    assert second.endswith("next: systemctl restart taskd.service")
+    taskd.systemctl("restart", "taskd.service")
     with taskd.connect() as daemon:
         for target in ("/root/images of mine/a", "/opt/a"):
             done = daemon.wait(daemon.copy("/srv/a", target).id)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from taskd import client
-from tests.process import DaemonProcess
+from tests.process import PATIENCE, DaemonProcess
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "watch.py"
 
@@ -62,3 +66,40 @@ def test_it_follows_over_a_crash_and_nothing_is_told_twice(daemon: DaemonProcess
             watch.wait()
             watch.stdout.close()
     assert [line for line in told if line.startswith("   ")] == ["   and on"]
+
+
+def told(connection: socket.socket, **event: object) -> None:
+    """One notification, as the daemon's."""
+    said = {"jsonrpc": "2.0", "method": "Task.event", "params": {"subscription": "s1", **event}}
+    connection.sendall(json.dumps(said).encode() + b"\n")
+
+
+def test_it_comes_back_after_half_a_line_with_no_more_than_fits_into_a_call_and_ends_with_a_ctrl_c(
+    tmp_path: Path,
+) -> None:
+    """A traceback ended it where the daemon died in the middle of a line, or a Ctrl-C came while it was away; and
+    its call, with all logs that it ever heard of, became too long to be read.
+    """
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(str(tmp_path / "s"))
+        listening.listen()
+        listening.settimeout(PATIENCE)
+        command = ["env", "--default-signal=INT", sys.executable, str(EXAMPLE), str(tmp_path / "s")]
+        watch = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        stack.callback(watch.kill)
+        with listening.accept()[0] as daemon, daemon.makefile("rb") as calls:
+            assert json.loads(calls.readline())["params"]["log_from"] == {}
+            for number in range(10_003):
+                told(daemon, event="log", id=str(number), lines=[], next=7, revision=1)
+            told(daemon, event="log", id="3", lines=[], next=8, revision=1)
+            told(daemon, event="destroyed", id="10002", revision=2)
+            daemon.sendall(b'{"jsonrpc": "2.0", "meth')
+        with listening.accept()[0] as daemon, daemon.makefile("rb") as calls:
+            params = json.loads(calls.readline())["params"]
+            assert params["since"] == 2
+            assert params["log_from"] == {str(number): 7 for number in range(4, 10_002)} | {"3": 8}
+        listening.close()
+        watch.send_signal(signal.SIGINT)
+        _, err = watch.communicate(timeout=PATIENCE)
+        assert (watch.returncode, err) == (0, b"")

@@ -172,6 +172,45 @@ def test_the_shell_copies_and_shows_how_far_it_is(daemon: DaemonProcess, work: P
 
 
 @needs_shell
+def test_a_shell_script_whose_daemon_is_not_there_says_so(tmp_path: Path, work: Path) -> None:
+    """It said nothing and ended well: a backup was believed in that had never begun."""
+    code, out, err = run(DaemonProcess(tmp_path), work, "shell.sh", "one.img", "copies/one.img")
+
+    assert (code, out) == (1, "")
+    assert err.endswith(f"no daemon answers on {tmp_path}/s\n")
+
+
+@needs_shell
+def test_a_shell_script_whose_daemon_dies_says_so(tmp_path: Path, work: Path) -> None:
+    daemon = DaemonProcess(tmp_path, settings={"running_tasks": "1"})
+    daemon.start()
+    try:
+        with daemon.connect() as other:
+            other.start("command", {"argv": ["sleep", "600"]})
+            process = started(daemon, work, "shell.sh", "two.img", "copies/two.img")
+            waits(other, "from the shell")
+        daemon.kill()
+        code, _, err = ended(process)
+        copies = os.listdir(work / "copies")
+        daemon.start()  # it ends what the command left running
+    finally:
+        daemon.end()
+
+    assert (code, err.splitlines()[-1:], copies) == (1, [f"no daemon answers on {tmp_path}/s"], [])
+
+
+@needs_shell
+def test_a_shell_script_whose_copy_is_cancelled_says_so(daemon: DaemonProcess, work: Path, busy: Daemon) -> None:
+    process = started(daemon, work, "shell.sh", "two.img", "copies/cancelled.img")
+    waits(busy, "from the shell")
+    busy.cancel(next(busy.list(label="from the shell", states=["queued"])).id)
+
+    code, out, err = ended(process)
+
+    assert (code, out.splitlines()[-1:], err) == (1, ["cancelled 0 %"], "cancelled\n")
+
+
+@needs_shell
 def test_counting_to_three_is_seen_by_the_user(daemon: DaemonProcess, work: Path) -> None:
     code, out, err = run(daemon, work, "counting.sh")
 

@@ -180,6 +180,19 @@ def test_again_it_keeps_what_an_admin_changed(tmp_path: Path, install: Install) 
     assert "[Service]" in (tmp_path / units.UNITS / "taskd.service").read_text()
 
 
+def test_a_root_that_is_added_takes_none_away(tmp_path: Path, install: Install) -> None:
+    """The service could no longer write where it always had."""
+    install("--root", "/srv/images", "--root", "/home/me/images")
+    install("--root", "/data", "--root", "/srv/images")
+
+    assert (tmp_path / units.ROOTS).read_text().splitlines()[1:] == [
+        "[Service]",
+        "ReadWritePaths=-/srv/images",
+        "BindPaths=-/home/me/images",
+        "ReadWritePaths=-/data",
+    ]
+
+
 def test_remove_takes_away_what_it_wrote_and_nothing_else(tmp_path: Path, install: Install) -> None:
     (tmp_path / "etc/systemd/system").mkdir(parents=True)
     (tmp_path / "etc/systemd/system/other.service").write_text("")

@@ -1,6 +1,7 @@
-"""Asking without the weight: for what starts often and reads a lot, ``ls`` and the Tab key.
+"""Asking, but not for ever: whoever types a command is told when a daemon that is there does not answer.
 
-To import ``taskd.client`` takes longer than all that ``ls`` does. What it reads is read as it comes: a
+``asking`` is without the weight, for what starts often and reads a lot, ``ls`` and the Tab key: to import
+``taskd.client`` takes longer than all that ``ls`` does. What it reads is read as it comes: a
 ``Glance`` has the fields of a record by the same names, and so ``words`` may speak of either.
 """
 
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from taskd.asking import PATIENCE_S, Asking
 
 if TYPE_CHECKING:
-    from taskd.client import Record
+    from taskd.client import Daemon, Record
 
 
 @contextmanager
@@ -31,6 +32,23 @@ def asking(path: str, patience_s: float = PATIENCE_S) -> Iterator[Asking]:
         from taskd.errors import NoDaemon
 
         raise NoDaemon(path, error.strerror or str(error)) from None
+
+
+@contextmanager
+def connected(path: str, *, long: bool = False) -> Iterator[Daemon]:
+    """A client's connection; a reply may take ``PATIENCE_S``, and where calls are ``long``, as long as it likes.
+
+    Raises:
+        NoDaemon: nobody answers, or not in time.
+    """
+    from taskd import client
+    from taskd.errors import NoDaemon
+
+    try:
+        with client.connect(path, None if long else PATIENCE_S) as daemon:
+            yield daemon
+    except TimeoutError as error:
+        raise NoDaemon(path, str(error)) from None
 
 
 class Glance:

@@ -6,8 +6,8 @@ import uuid
 
 import attrs
 
-from taskd import client
 from taskd.cli import say, words
+from taskd.cli.asked import connected
 from taskd.cli.exits import Exit
 from taskd.client import Call, NoDaemon, Record
 
@@ -18,10 +18,10 @@ def begin(socket: str, call: Call[Record], *, no_wait: bool, as_json: bool, line
     """
     call = attrs.evolve(call, params={"request_id": str(uuid.uuid4()), **call.params})
     if no_wait:
-        with client.connect(socket) as daemon:
+        with connected(socket) as daemon:
             try:
                 record = daemon.ask(call)
-            except (NoDaemon, KeyboardInterrupt):
+            except (NoDaemon, TimeoutError, KeyboardInterrupt):
                 say.err(words.unsure(call.params["request_id"]))
                 raise
         say.out(words.document(record.raw) if as_json else record.id)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
 
 from taskd.cli import options, say, values, words
+from taskd.cli.asked import connected
+
+# What is answered when something has happened.
+LONG: Final = ("Task.wait", "Task.recover")
 
 
 @click.command("call", short_help="Call any method of the daemon.")
@@ -18,8 +23,6 @@ def command(socket: str, method: str, given: str) -> None:
 
     A - in the place of JSON reads it from stdin, in UTF-8. `taskctl call rpc.discover` describes all methods.
     """
-    from taskd import client
-
     try:
         if given == "-":
             given = "" if sys.stdin is None else sys.stdin.buffer.read().decode()
@@ -30,6 +33,6 @@ def command(socket: str, method: str, given: str) -> None:
         raise click.UsageError(f"stdin cannot be read: {error.strerror}") from None
     if not isinstance(params, dict):
         raise click.UsageError("""the params are no JSON object such as '{"id": "…"}'""")
-    with client.connect(socket) as daemon:
+    with connected(socket, long=method in LONG) as daemon:
         said = daemon.call(method, **params)
     say.out(words.document(said))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from taskd.cli import exits, options, say, words
+from taskd.cli.asked import connected
 from taskd.cli.exits import Exit
 from taskd.cli.filters import Filters, filtered
 from taskd.cli.meant import meant
@@ -32,7 +33,6 @@ def command(
     Refused where it is too late: the task is past its commit, or has ended. One that is cancelled already is
     what was asked for.
     """
-    from taskd import client
     from taskd.cli.each import each
 
     among = [state.value for state in State if state in CANCELLABLE]
@@ -50,7 +50,7 @@ def command(
         records, waited = watch(socket, granted, silent=as_json, cancels=False)
         code = exits.worst([code, Exit.DONE if waited is Exit.CANCELLED else waited])
     elif as_json:
-        with client.connect(socket) as daemon:
+        with connected(socket) as daemon:
             records = [daemon.get(id) for id in granted]
     if as_json:
         say.out(words.document([record.raw for record in records]))

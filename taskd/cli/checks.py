@@ -14,6 +14,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -29,6 +30,9 @@ Level: TypeAlias = Literal["ok", "warning", "problem"]
 # Bytes that are free beside the store: below the first it may soon not be able to write, below the second at once.
 LITTLE: Final = 1 << 30
 LEAST: Final = 64 << 20
+
+# What to do where a daemon keeps another state than we think.
+COMPARE: Final = "compare the settings here, and TASKD_STATE, with those that it was started with"
 
 UNITS: Final = ("taskd.socket", "taskd.service")
 
@@ -100,7 +104,12 @@ def state(folder: str, *, answers: bool) -> Iterator[Finding]:
         found = os.stat(folder)
         inside = os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
     except FileNotFoundError:
-        yield Finding("state", "ok", f"{folder} is not there yet; the first start makes it")
+        if answers:
+            advice = f"{COMPARE}; if it was removed, nothing survives a restart"
+            said = f"{folder} is not there: the daemon that answers keeps another state, or its own was removed"
+            yield Finding("state", "warning", said, advice)
+        else:
+            yield Finding("state", "ok", f"{folder} is not there yet; the first start makes it")
         return
     except OSError as error:
         yield Finding("state", "ok", f"{folder} cannot be looked at: {error.strerror}", "ask as root to know more")
@@ -124,30 +133,55 @@ def state(folder: str, *, answers: bool) -> Iterator[Finding]:
 
 def _lock(path: Path, *, answers: bool) -> Finding:
     try:
-        holder = _holder(path)
+        holder, sure = _holder(path)
     except FileNotFoundError:
-        holder = None
-    if holder is not None and answers:
+        holder, sure = "", True
+    if holder and answers:
         return Finding("lock", "ok", f"{path} is held by {holder}")
-    if holder is not None:
-        advice = "it is starting, stopping or stuck: look at its log; kill -9 is safe, the next start recovers"
+    if holder:
+        advice = "it is starting, stopping or stuck: look at its log"
+        if sure:
+            advice += "; kill -9 is safe, the next start recovers"
         return Finding("lock", "problem", f"{path} is held by {holder}, and no daemon answers", advice)
     if answers:
-        advice = "compare the settings here, and TASKD_STATE, with those that it was started with"
         said = f"nobody holds {path}: the daemon that answers keeps another state"
-        return Finding("lock", "warning", said, advice)
+        return Finding("lock", "warning", said, COMPARE)
     return Finding("lock", "ok", "nobody holds it; a daemon can start")
 
 
-def _holder(path: Path) -> str | None:
-    """Who has locked the file: ``pid 12 (taskd)``."""
-    inode = str(path.stat().st_ino)
+def _holder(path: Path) -> tuple[str, bool]:
+    """Who has locked the file, ``pid 12 (taskd)`` or "", and whether that is sure.
+
+    The table of locks names a file by its number and a device, which on Btrfs and overlays is not the one that
+    stat(2) tells. A file of another filesystem may have the number, too: the descriptors of who holds it tell.
+    """
+    ours = path.stat()
+    perhaps = ""
     for line in Path("/proc/locks").read_text().splitlines():
         _, _, rest = line.partition(": ")
         kind, _, _, pid, place, *_ = rest.removeprefix("-> ").split()
-        if kind == "FLOCK" and place.rpartition(":")[2] == inode:
-            return f"pid {pid} ({_command(pid)})"
-    return None
+        if kind != "FLOCK" or place.rpartition(":")[2] != str(ours.st_ino):
+            continue
+        try:
+            if _has_locked(pid, ours):
+                return f"pid {pid} ({_command(pid)})", True
+        except OSError:  # it is not this user's to see, or has just gone
+            perhaps = f"pid {pid} ({_command(pid)}), as it seems"
+    return perhaps, not perhaps
+
+
+def _has_locked(pid: str, file: os.stat_result) -> bool:
+    """Whether the process has the file open, and a lock on it. Nothing else that it has open is touched: it may be
+    waiting for a disk that does not answer.
+
+    Raises:
+        OSError: its descriptors cannot be looked at.
+    """
+    for fd in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if "FLOCK" in fd.read_text() and os.path.samestat(file, os.stat(f"/proc/{pid}/fd/{fd.name}")):
+                return True
+    return False
 
 
 def _command(pid: str) -> str:

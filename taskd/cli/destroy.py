@@ -35,7 +35,10 @@ def command(
         if not as_json:
             say.out(f"{id} is destroyed")
 
-    granted, code = each(socket, ids, lambda daemon, task: daemon.destroy(task, force=force), tell=tell)
+    # By force it waits for the try of a finish that is under way, which a disk may hold up.
+    granted, code = each(
+        socket, ids, lambda daemon, task: daemon.destroy(task, force=force), tell=tell, long=force
+    )
     if as_json:
         say.out(words.document(granted))
     return code

@@ -108,7 +108,7 @@ def _rights(daemon: Daemon) -> Finding:
 def _health(daemon: Daemon) -> Iterator[Finding]:
     lines = str(daemon.call("Plugin.diagnostics")).splitlines()
     if "store not writable" in lines:
-        advice = "make room for the state folder, and look at the log: no new task is taken until it can"
+        advice = "look at the log and at the state folder, and make room there: no new task is taken until it can"
         yield Finding("store", "problem", "it cannot write", advice)
     else:
         yield Finding("store", "ok", "it can write")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from taskd import client
 from taskd.cli import exits, say
+from taskd.cli.asked import connected
 from taskd.cli.exits import Exit
 from taskd.cli.pick import pick
 from taskd.cli.sentences import sentence
@@ -18,8 +18,11 @@ def each(
     act: Callable[[Daemon, str], None],
     meant: Callable[[Daemon, str], str] = pick,
     tell: Callable[[str], None] | None = None,
+    *,
+    long: bool = False,
 ) -> tuple[list[str], Exit]:
     """Call ``act`` for each; the ids where it was granted, and the worst exit. ``meant`` finds the whole id.
+    A ``long`` act may take as long as it likes.
 
     ``tell`` is called as soon as one is granted: who leaves in the middle of many has seen which were. Where
     nobody reads what it says, the others are acted on all the same.
@@ -30,7 +33,7 @@ def each(
     """
     granted, codes = [], [Exit.DONE]
     unheard: say.Unheard | None = None
-    with client.connect(socket) as daemon:
+    with connected(socket, long=long) as daemon:
         for start in ids:
             try:
                 id = meant(daemon, start)

@@ -98,6 +98,7 @@ def listed(
 
     Raises:
         Refused: the daemon does not list them.
+        ConnectionError: what it answers is no list.
     """
     states = [state for state in among if not filters["states"] or state in filters["states"]]
     if not states:
@@ -115,13 +116,15 @@ def listed(
     left = limit
     while left is None or left > 0:
         page = ask("Task.list", {**query, "page_size": min(PAGE, left or PAGE), "cursor": cursor})
-        assert isinstance(page, dict)
-        records = [glance(raw) for raw in page["tasks"]]
+        match page:
+            case {"tasks": [*tasks], "next_cursor": None | str() as cursor}:
+                records = [glance(task) for task in tasks if isinstance(task, dict)]
+            case _:
+                raise ConnectionError("what answers does not speak as taskd does")
         found += filter(made, records)
-        cursor = page["next_cursor"]
         if cursor is None:
             break
-        left = None if left is None else left - len(records)
+        left = None if left is None else left - len(tasks)
     return found, cursor
 
 

@@ -27,7 +27,7 @@ Done: TypeAlias = Mapping[str, Sequence[str]]
     multiple=True,
     type=options.named,
     metavar="DIR",
-    help="A folder that tasks may write to, beside /srv; may be repeated.",
+    help="A folder that tasks may write to, beside /srv and those of before; may be repeated.",
 )
 @click.option(
     "--allow",
@@ -44,8 +44,8 @@ def command(
 ) -> Exit:
     """Install taskd's units, settings file and group, for the taskd of this taskctl.
 
-    Run it again after an upgrade, or to add roots. With --json: the files that were written, kept because they
-    are changed by hand, and removed.
+    Run it again after an upgrade, or to add roots; one that is to go is a line of roots.conf. With --json: the
+    files that were written, kept because they are changed by hand, and removed.
     """
     if remove and (roots or allowed):
         raise click.UsageError("--remove takes neither --root nor --allow")
@@ -72,6 +72,8 @@ def command(
             say.out(f"{word} {words.printable(path)}")
     if not remove and prefix is None and not live:
         say.err("no systemd runs here; the units are there for when one does")
+    elif not remove and live and _runs():
+        say.out("next: systemctl restart taskd.service")
     elif not remove:
         say.out("next: systemctl enable taskd.service && systemctl start taskd.socket")
     return Exit.DONE
@@ -79,7 +81,9 @@ def command(
 
 def _installed(below: Path, roots: Sequence[str], allowed: Sequence[str], *, live: bool) -> Done:
     written, kept = [], []
-    for place, text in units.files(units.program(), roots, allowed).items():
+    drop_in = below / units.ROOTS
+    before = drop_in.read_text() if roots and drop_in.exists() else ""
+    for place, text in units.files(units.program(), roots, allowed, before).items():
         path = below / place
         if place == units.SETTINGS and path.exists():
             if path.read_text() != text:
@@ -124,6 +128,11 @@ def _replace(path: Path, text: str) -> None:
     new.write_text(text)
     new.chmod(0o644)
     new.replace(path)
+
+
+def _runs() -> bool:
+    """The service runs, and goes on by the files of before."""
+    return subprocess.run(["systemctl", "--quiet", "is-active", OURS[0]], check=False).returncode == 0
 
 
 def _call(*argv: str) -> None:

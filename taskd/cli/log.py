@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from taskd.cli import options, say, words
+from taskd.cli.asked import connected
 from taskd.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -24,12 +25,11 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(socket: str, *, id: str, follow: bool, lines: int | None, as_json: bool) -> Exit:
     """Print the log of a task; control characters are escaped, --json has the lines as they are."""
-    from taskd import client
     from taskd.cli.pick import pick
 
     if follow and as_json:
         raise click.UsageError("--follow has no end that a document could wait for; leave out --json")
-    with client.connect(socket) as daemon:
+    with connected(socket) as daemon:
         chosen = pick(daemon, id)
         if follow:
             start = 0 if lines is None else max(0, tail(daemon, chosen, 0)[1] - lines)

@@ -10,10 +10,11 @@ import click
 
 from taskd.cli import options, say, words
 from taskd.cli.asked import asking
-from taskd.cli.filters import ENDED, UNFINISHED, Filters, filtered, listed
+from taskd.cli.filters import ENDED, PAGE, UNFINISHED, Filters, filtered, listed
 
 if TYPE_CHECKING:
     from taskd.client import Record
+    from taskd.model import JSON
 
 # How many of those that ended are listed without --all.
 NEWEST: Final = 20
@@ -115,21 +116,49 @@ def command(
         raise click.UsageError("--all and --limit exclude each other")
     if cursor is not None and limit is None:
         raise click.UsageError("--cursor goes with --limit")
+    more, cut = None, False
     with asking(socket) as daemon:
         if limit is not None:
             records, more = listed(daemon.ask, filters, order=order, limit=limit, cursor=cursor)
         else:
-            unfinished, _ = listed(daemon.ask, filters, UNFINISHED)
-            ended, more = listed(daemon.ask, filters, ENDED, limit=None if everything else NEWEST)
-            records = sorted(unfinished + ended, key=lambda each: each.seq, reverse=order == "newest")
+            found, cut = some(daemon.ask, filters, everything=everything)
+            records = sorted(found, key=lambda each: each.seq, reverse=order == "newest")
     if as_json:
         say.out(words.document([record.raw for record in records]))
     elif records:
         say.out("\n".join(table(records, columns)))
-    if more is not None and limit is not None:
+    if more is not None:
         say.err(f"there are more; --cursor {more} goes on there")
-    elif more is not None and not as_json:
+    elif cut and not as_json:
         say.err(f"only the newest {NEWEST} that ended are listed; --all lists every one")
+
+
+def some(
+    ask: Callable[[str, dict[str, JSON]], JSON], filters: Filters, *, everything: bool
+) -> tuple[Sequence[Record], bool]:
+    """The unfinished tasks that fit, and those that ended, only the newest unless ``everything``; and whether
+    there may be more.
+
+    Raises:
+        Refused, ConnectionError: as ``filters.listed``.
+    """
+    unfinished, _ = listed(ask, filters, UNFINISHED)
+    ended, cut = (listed(ask, filters, ENDED)[0], False) if everything else _newest(ask, filters)
+    # One that ended meanwhile is in both.
+    return [*{record.id: record for record in (*unfinished, *ended)}.values()], cut
+
+
+def _newest(ask: Callable[[str, dict[str, JSON]], JSON], filters: Filters) -> tuple[Sequence[Record], bool]:
+    """The newest that ended. Of its age the daemon knows nothing: it is asked for more until there are enough."""
+    aged = filters["newer"] is not None or filters["older"] is not None
+    found: list[Record] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = listed(ask, filters, ENDED, limit=PAGE if aged else NEWEST, cursor=cursor)
+        found += page
+        # Behind a page on which none is new enough, none is.
+        if len(found) >= NEWEST or cursor is None or not (page or filters["older"]):
+            return found[:NEWEST], len(found) > NEWEST or (len(found) == NEWEST and cursor is not None)
 
 
 def table(records: Sequence[Record], columns: Sequence[str] | None = None) -> list[str]:

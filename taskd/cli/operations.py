@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from taskd.cli import options, say, words
+from taskd.cli.asked import connected
 
 if TYPE_CHECKING:
     from taskd.client import Offer
@@ -24,10 +25,9 @@ NARROW: Final = 30
 @click.pass_obj
 def command(socket: str, names: Sequence[str], as_json: bool) -> None:
     """List the operations that this daemon can run; a star marks a param that must be given."""
-    from taskd import client
     from taskd.errors import BadParams
 
-    with client.connect(socket) as daemon:
+    with connected(socket) as daemon:
         offers = daemon.operations()
         told = daemon.call("Operation.ls") if as_json else []
     known = [offer.name for offer in offers]

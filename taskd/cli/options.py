@@ -35,10 +35,10 @@ def size(text: str) -> int:
         click.BadParameter: it is no size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text, re.ASCII | re.IGNORECASE)
-    count = int(float(match[1]) * SUFFIXES[match[2].upper()]) if match else 0
-    if count < 1:
+    count = float(match[1]) * SUFFIXES[match[2].upper()] if match else 0.0
+    if not 1 <= count < 1 << 63:
         raise click.BadParameter(f"{text!r} is no size such as 500000, 64K, 10M or 1.5G")
-    return count
+    return int(count)
 
 
 def seconds(text: str) -> float:

@@ -43,7 +43,7 @@ def command(socket: str, /, *, ids: Sequence[str], yes: bool, as_json: bool, **f
         if not as_json:
             _tell(records[-1])
 
-    _, code = each(socket, ids, recover, tell=tell)
+    _, code = each(socket, ids, recover, tell=tell, long=True)
     if as_json:
         say.out(words.document([record.raw for record in records]))
     return exits.worst([code, *(Exit.FAILED for record in records if record.residue)])

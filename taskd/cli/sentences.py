@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import click
 
-from taskd.errors import HasResidue, NoDaemon, Refused, TargetExists, TaskdError
+from taskd.errors import FolderMissing, HasResidue, NoDaemon, Refused, SourceMissing, TargetExists, TaskdError
 from taskd.places import SOCKET, default_socket
 
 # `params.` of the call, `params.params.` of the operation in it; at the start, and after every `; `.
@@ -33,6 +33,10 @@ def sentence(error: TaskdError) -> str:
     match error.error, error.details:
         case TargetExists.name, (path,) if "overwrite" in names:
             return f"{path} exists; {names['overwrite']} replaces it"
+        case SourceMissing.name, (path,) if os.path.exists(path):
+            return _unseen(path)
+        case FolderMissing.name, (path,) if os.path.isdir(path):
+            return _unseen(path)
         case HasResidue.name, (id,):
             return (
                 f"task {id} left residue behind; `taskctl recover {id}` tries again, "
@@ -42,6 +46,19 @@ def sentence(error: TaskdError) -> str:
             return FIELD.sub(lambda match: match[1] + _called(match[2], names), error.text)
         case _:
             return error.text
+
+
+def _unseen(path: str) -> str:
+    """It is here, but not where the daemon looks."""
+    from taskd.cli import units
+
+    said = f"{path} does not exist for the daemon, though it does here"
+    if not units.hidden(path):
+        return said
+    return (
+        f"{said}: its unit sees no homes, and has a /tmp of its own "
+        "(`taskctl install-units --root DIR`, as root, opens a folder to it)"
+    )
 
 
 def _closed(error: NoDaemon) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from taskd.cli import options, say, words
+from taskd.cli.asked import connected
 
 if TYPE_CHECKING:
     from taskd.client import Record
@@ -27,11 +28,10 @@ TAIL: Final = 10
 @click.pass_obj
 def command(socket: str, *, id: str, count: int, as_json: bool) -> None:
     """Show all that is known about a task, and the end of its log."""
-    from taskd import client
     from taskd.cli.log import tail
     from taskd.cli.pick import pick
 
-    with client.connect(socket) as daemon:
+    with connected(socket) as daemon:
         record = daemon.get(pick(daemon, id))
         if as_json:
             say.out(words.document(record.raw))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from taskd.cli import options, values, words
+from taskd.cli.asked import connected
 from taskd.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -81,9 +82,7 @@ def command(
 
 
 def _offers(socket: str) -> Sequence[Offer]:
-    from taskd import client
-
-    with client.connect(socket) as daemon:
+    with connected(socket) as daemon:
         return daemon.operations()
 
 

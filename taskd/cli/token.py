@@ -9,8 +9,8 @@ from typing import Final
 
 import click
 
-from taskd import client
 from taskd.cli import options, say, words
+from taskd.cli.asked import connected
 from taskd.cli.each import each
 from taskd.cli.exits import Exit
 from taskd.client import Grant
@@ -55,7 +55,7 @@ def command() -> None:
 @click.pass_obj
 def add(socket: str, *, user: str, roles: Sequence[str], expires_s: float | None, as_json: bool) -> None:
     """Make a token and print it, and nothing else, on stdout. It is shown this once."""
-    with client.connect(socket) as daemon:
+    with connected(socket) as daemon:
         if as_json:
             said = daemon.call("Token.add", user=user, roles=[*roles], expires_s=expires_s)
             say.out(words.document(said))
@@ -71,7 +71,7 @@ def add(socket: str, *, user: str, roles: Sequence[str], expires_s: float | None
 @click.pass_obj
 def ls(socket: str, as_json: bool) -> None:
     """List all tokens, oldest first, also those whose time is over."""
-    with client.connect(socket) as daemon:
+    with connected(socket) as daemon:
         if as_json:
             say.out(words.document(daemon.call("Token.ls")))
             return

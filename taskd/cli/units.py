@@ -39,6 +39,10 @@ CLOSED: Final = ("devices", "network")
 # Our drop-ins: those, and what is filled in.
 FILLED: Final = tuple(f"{DROP_INS}/{name}.conf" for name in (*CLOSED, "roots", "homes"))
 
+# That of the roots, and how a line of it begins.
+ROOTS: Final = f"{DROP_INS}/roots.conf"
+WRITABLE: Final = ("ReadWritePaths=", "BindPaths=")
+
 # What ProtectHome= and PrivateTmp= hide.
 HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
 
@@ -57,11 +61,14 @@ def shipped() -> Path:
     raise FileNotFoundError(2, "this taskd was installed without its units", str(installed))
 
 
-def files(program: Sequence[str], roots: Iterable[str], allowed: Iterable[str]) -> Mapping[str, str]:
+def files(
+    program: Sequence[str], roots: Iterable[str], allowed: Iterable[str], before: str = ""
+) -> Mapping[str, str]:
     """The content of every file to be written, by its path below the prefix.
 
     ``program`` is the command that is the daemon, ``roots`` the absolute paths of folders that it may write to
-    beside its own (none: those of before stay), ``allowed`` which of ``CLOSED`` are to be opened.
+    beside its own, and ``before`` the text of ``ROOTS`` as it is, whose roots stay; ``allowed`` is which of
+    ``CLOSED`` are to be opened.
     """
     folder, roots = shipped(), tuple(roots)
     made = {place: (folder / name).read_text() for name, place in PLACES.items()}
@@ -71,7 +78,8 @@ def files(program: Sequence[str], roots: Iterable[str], allowed: Iterable[str]) 
     made[PLACES["taskd.service"]] = unit.replace(line, f"ExecStart={' '.join(map(quoted, program))}\n")
     made |= {f"{DROP_INS}/{name}.conf": (folder / f"{name}.conf").read_text() for name in allowed}
     if roots:
-        made[f"{DROP_INS}/roots.conf"] = _drop_in("Folders that tasks may write to.", map(_writable, roots))
+        lines = [line for line in before.splitlines() if line.startswith(WRITABLE)]
+        made[ROOTS] = _drop_in("Folders that tasks may write to.", dict.fromkeys([*lines, *map(_writable, roots)]))
     homes = {path for path in _read_from(program) if hidden(path)}
     outermost = sorted(path for path in homes if homes.isdisjoint(map(str, Path(path).parents)))
     if outermost:

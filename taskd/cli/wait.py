@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from taskd.cli import options, say, words
+from taskd.cli.asked import connected
 from taskd.cli.exits import Exit
 
 
@@ -16,11 +17,10 @@ from taskd.cli.exits import Exit
 @click.pass_obj
 def command(socket: str, ids: Sequence[str], as_json: bool) -> Exit:
     """Wait until the tasks have ended. Ctrl-C cancels them, a second one leaves them alone."""
-    from taskd import client
     from taskd.cli.pick import pick
     from taskd.cli.watch import watch
 
-    with client.connect(socket) as daemon:
+    with connected(socket) as daemon:
         chosen = [pick(daemon, id) for id in ids]
     records, code = watch(socket, chosen, silent=as_json)
     if as_json:

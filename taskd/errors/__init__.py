@@ -185,6 +185,16 @@ class TooManyConnections(LimitReached):
     sentence: ClassVar[str] = "this user already has {limit} connections open"
 
 
+@attrs.define(auto_exc=True)
+class NoConnectionLeft(LimitReached):
+    """All users together have as many as there may be; root, and the daemon's own, have a few more."""
+
+    name: ClassVar[str] = "No_connection_left"
+    sentence: ClassVar[str] = (
+        "all {limit} connections that RLIMIT_NOFILE and running_tasks leave for such callers are taken"
+    )
+
+
 # What is ours.
 
 

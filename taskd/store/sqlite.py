@@ -10,6 +10,7 @@ when the disk takes no more writes.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ class SqliteStore:
     _writer: Writer
     _lookups: sqlite3.Connection
     _readings: sqlite3.Connection
+    _file: os.stat_result
     _reading: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _closing: trio.Event = attrs.field(factory=trio.Event)
     _listed: Listed = attrs.field(factory=Listed)
@@ -58,7 +60,7 @@ class SqliteStore:
         try:
             path = Path(await trio.Path(path).absolute())
             writing, lookups, readings = await trio.to_thread.run_sync(open_database, path)
-            store = cls(path, Writer(path, writing, timed=timed), lookups, readings)
+            store = cls(path, Writer(path, writing, timed=timed), lookups, readings, os.stat(path))
             trio.lowlevel.spawn_system_task(store._end_writer)
             store._writer.start()
         except RuntimeError as error:  # how Python says EAGAIN of a thread
@@ -105,14 +107,30 @@ class SqliteStore:
         """The first write of a run is this one: for that, what is spare is given up."""
         while True:
             try:
-                return await self._writer.write(lambda connection: rows.reserve(connection, count))
+                return await self._write_in_place(lambda connection: rows.reserve(connection, count))
             except StoreUnavailable:
                 if self.commits or not await trio.to_thread.run_sync(spare.give_up, self._path):
                     raise
 
+    async def _write_in_place(self, act: Act[T]) -> T:
+        """Write what is promised to last: nothing, where the file is gone and no start would find it."""
+
+        def checked(connection: sqlite3.Connection) -> T:
+            if not self._in_place():
+                raise StoreUnavailable(f"{self._path} was removed, or something else is in its place")
+            return act(connection)
+
+        return await self._writer.write(checked)
+
+    def _in_place(self) -> bool:
+        try:
+            return os.path.samestat(self._file, os.stat(self._path))
+        except OSError:
+            return False
+
     async def create(self, task: Task) -> Task:
         with self._listed.change():
-            return await self._writer.write(lambda connection: rows.create(connection, task))
+            return await self._write_in_place(lambda connection: rows.create(connection, task))
 
     async def write(self, task: Task, *, expect: State, log: Sequence[LogLine] = (), keep: int = 0) -> None:
         doc = pack(task)

@@ -10,7 +10,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from taskd.cli.exits import Exit
 from taskd.cli.sentences import sentence
 from taskd.errors import NoDaemon
 from tests.cli.conftest import Said, Taskctl
+from tests.operations.conftest import mounted
 from tests.process import DaemonProcess
 
 NOBODY = 65534
@@ -145,6 +146,25 @@ def test_a_daemon_that_does_not_answer_and_holds_its_state_is_told_by_its_pid(tm
     assert f"is held by pid {os.getpid()} (" in said
 
 
+@as_root
+def test_who_locks_a_file_of_the_same_number_elsewhere_is_not_called_the_holder(tmp_path: Path) -> None:
+    """A stranger was said to be it, and that kill -9 were safe."""
+    with ExitStack() as stack:
+        state, other = (stack.enter_context(mounted(tmp_path / name, "-t", "tmpfs", "none")) for name in "ab")
+        (state / "lock").touch()
+        theirs = stack.enter_context(open(other / "theirs", "w"))
+        assert os.fstat(theirs.fileno()).st_ino == (state / "lock").stat().st_ino
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        strangers = checks._lock(state / "lock", answers=False)
+        ours = stack.enter_context(open(state / "lock"))
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        held = checks._lock(state / "lock", answers=False)
+
+    assert (strangers.level, strangers.found) == ("ok", "nobody holds it; a daemon can start")
+    assert held.found.startswith(f"{state}/lock is held by pid {os.getpid()} (")
+    assert "kill -9 is safe" in held.advice
+
+
 def test_looking_leaves_the_lock_to_whoever_starts_at_that_moment(tmp_path: Path) -> None:
     """It is not even opened."""
     (tmp_path / "state").mkdir(mode=0o700)
@@ -162,6 +182,17 @@ def test_a_daemon_with_another_state_than_the_settings_say_is_a_warning(
     (tmp_path / "other").mkdir(mode=0o700)
 
     assert found(process, TASKD_STATE=str(tmp_path / "other"))["lock"][0] == "warning"
+
+
+def test_a_state_folder_that_is_gone_is_no_place_to_write_to(tmp_path: Path) -> None:
+    """All was said to be well: what the daemon went on to write, no start would have found."""
+    with serving(tmp_path) as daemon:
+        shutil.rmtree(tmp_path / "state")
+        result = found(daemon)
+
+    assert result["store"] == ("problem", "it cannot write")
+    gone = f"{tmp_path}/state is not there: the daemon that answers keeps another state, or its own was removed"
+    assert result["state"] == ("warning", gone)
 
 
 def test_a_state_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
@@ -296,3 +327,16 @@ def test_a_user_is_told_whether_it_may_connect_and_no_more_than_it_may_see(
         assert "start taskd" not in by_check["daemon"].advice
         closed = f"its mode is {mode}, its owner 0:0 (`taskctl doctor` tells what to do)"
         assert said == f"you may not connect to {daemon.socket}: {closed}"
+
+
+@as_root
+def test_who_may_not_see_what_the_holder_has_open_is_not_told_to_kill_it(open_folder: Path) -> None:
+    with serving(open_folder) as daemon:
+        (open_folder / "state").chmod(0o755)
+        with as_nobody():
+            finding = checks._lock(open_folder / "state" / "lock", answers=False)
+        pid = daemon.process.pid if daemon.process else 0
+
+    assert f"is held by pid {pid} (" in finding.found
+    assert "as it seems" in finding.found
+    assert "kill" not in finding.advice

@@ -14,13 +14,15 @@ import pytest
 from rich.cells import cell_len
 
 from taskd import cli
-from taskd.cli import COMMANDS, doctor, words
+from taskd.cli import COMMANDS, asked, doctor, options, words
 from taskd.cli import taskctl as taskctl_command
-from taskd.cli.exits import MEANING
+from taskd.cli.exits import MEANING, Exit
 from taskd.cli.ls import fitted, squeezed
-from taskd.cli.sentences import elsewhere
+from taskd.cli.sentences import elsewhere, sentence
 from taskd.cli.show import lines as page
+from taskd.cli.top import plain
 from taskd.client import Daemon, Record
+from taskd.errors import FolderMissing, Refused, SourceMissing
 from taskd.model import Failure, Residue, Time
 from tests.cli.conftest import PROGRAM, Taskctl, ended, masked
 from tests.process import PATIENCE, DaemonProcess
@@ -253,6 +255,12 @@ def test_a_call_that_cannot_be_made_is_a_sentence(
     assert said.err.endswith(sentence)
 
 
+@pytest.mark.parametrize("text", ["0", "0.9", "-1", "9" * 400, "9999999999T", "1e3", "K", ""])
+def test_what_is_no_size_or_more_than_any_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no size such as 500000, 64K, 10M or"):
+        options.size(text)
+
+
 def test_call_reads_the_params_from_stdin_whatever_that_is(taskctl: Taskctl, tmp_path: Path) -> None:
     """The sentence says what is wrong with it; in each locale it is UTF-8."""
     (tmp_path / "params").write_bytes(b"{}")
@@ -292,6 +300,61 @@ def test_what_goes_wrong_with_a_file_is_not_told_of_the_output(
     with pytest.raises(FileNotFoundError):
         cli.run()
     assert capsys.readouterr().err == ""
+
+
+ID = "5b1ad8c2-4d0c-4a5a-9c1e-2f6f0a7c9b11"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["show", ID],
+        ["show", "5b"],
+        ["log", ID],
+        ["cancel", ID],
+        ["destroy", ID],
+        ["wait", "5b"],
+        ["operations"],
+        ["start", "copy"],
+        ["run", "--no-wait", "true"],
+        ["call", "Task.ls"],
+        ["token", "ls"],
+        ["token", "add", "--user", "ann", "--role", "user"],
+        ["token", "rm", "1"],
+        ["top", "--once"],
+    ],
+    ids=" ".join,
+)
+def test_a_daemon_that_is_stuck_is_none_after_a_while(
+    tmp_path: Path, args: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever typed a command, or a script, waited for ever and was told nothing."""
+    for place in (asked, plain):
+        monkeypatch.setattr(place, "PATIENCE_S", 0.05)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(path)
+        deaf.listen()
+        code = taskctl_command.main(["--socket", path, *args], standalone_mode=False)
+
+    said = capsys.readouterr()
+    assert (code, said.out) == (Exit.NO_DAEMON, "")
+    assert said.err.endswith(f"taskctl: no taskd answers on {path}: no reply within 0.05 seconds\n")
+
+
+def test_what_is_here_and_not_there_is_not_said_to_be_nowhere(tmp_path: Path) -> None:
+    """The unit has no homes and a /tmp of its own."""
+    here, none = str(tmp_path), str(tmp_path / "none")
+
+    for missing in (SourceMissing, FolderMissing):
+        said = sentence(Refused(missing.name, "as it is", (here,)))
+        assert said.startswith(
+            f"{here} does not exist for the daemon, though it does here: its unit sees no homes, "
+        )
+        assert sentence(Refused(missing.name, "as it is", ("/etc",))) == (
+            "/etc does not exist for the daemon, though it does here"
+        )
+        assert sentence(Refused(missing.name, "as it is", (none,))) == "as it is"
 
 
 def test_every_json_is_one_document_with_the_records_of_the_daemon(

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from taskd.cli import filters
+from taskd.cli.filters import Filters
+from taskd.cli.ls import some
 from taskd.client import Daemon, Record
-from tests.cli.conftest import PROGRAM, Taskctl
+from taskd.model import JSON
+from tests.cli.conftest import PROGRAM, Taskctl, ended
 from tests.cli.tmux import terminal
-from tests.process import PATIENCE
+from tests.process import PATIENCE, DaemonProcess
 
 BIN = Path(sys.executable).parent
 
@@ -138,3 +145,73 @@ def test_on_a_terminal_many_are_shown_and_asked_about(
         shown.press("Enter")
         shown.until("code 0")
     assert all(daemon.get(id).cancel_requested for id in ids)
+
+
+# What ls lists.
+
+NO_FILTERS: Filters = {
+    "states": (), "operations": (), "owner": None, "label": None, "since": None, "newer": None, "older": None,
+}  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with these tasks and no others."""
+    process = DaemonProcess(tmp_path)
+    process.start()
+    with process.connect() as daemon:
+        yield daemon
+    process.end()
+
+
+def asks(daemon: Daemon, after: Callable[[], object] = lambda: None) -> Callable[[str, dict[str, JSON]], JSON]:
+    """As ``Asking.ask``; ``after`` happens behind each reply."""
+
+    def ask(method: str, params: dict[str, JSON]) -> JSON:
+        said = daemon.call(method, **params)
+        after()
+        return said
+
+    return ask
+
+
+def test_a_task_that_ends_while_ls_asks_is_listed_once_and_as_it_was_last(own: Daemon) -> None:
+    """It was told as running and as completed."""
+    id = own.start("external").id
+    found, cut = some(asks(own, lambda: own.get(id).ended or own.complete(id)), NO_FILTERS, everything=False)
+
+    assert ([(record.id, record.state) for record in found], cut) == ([(id, "completed")], False)
+
+
+def test_ls_finds_the_newest_of_those_that_are_old_enough(own: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest twenty were looked at, and of those, none was."""
+    old = [own.complete(own.start("external").id) for _ in range(22)]
+    while time.time() < old[-1].created_at + 0.002:
+        own.ids()
+    new = [own.complete(own.start("external").id) for _ in range(25)]
+    monkeypatch.setattr(filters, "time", SimpleNamespace(time=lambda: new[0].created_at + 60))
+
+    found, cut = some(asks(own), {**NO_FILTERS, "older": 60.0}, everything=False)
+    assert ([record.id for record in found], cut) == ([record.id for record in old[:1:-1]], True)
+
+    found, cut = some(asks(own), {**NO_FILTERS, "older": 60.0}, everything=True)
+    assert ([record.id for record in found], cut) == ([record.id for record in old[::-1]], False)
+
+    found, cut = some(asks(own), {**NO_FILTERS, "newer": 0.001}, everything=False)
+    assert (found, cut) == ([], False)
+
+
+def test_what_is_no_list_of_tasks_comes_from_no_daemon(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        ls = Taskctl(path).start("ls")
+        stranger, _ = listening.accept()
+        with stranger:
+            stranger.recv(4096)
+            stranger.sendall(b'{"jsonrpc": "2.0", "result": [], "id": 1}\n')
+            said = ended(ls)
+
+    sentence = f"taskctl: no taskd answers on {path}: what answers does not speak as taskd does\n"
+    assert (said.code, said.out, said.err) == (5, "", sentence)

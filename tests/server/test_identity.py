@@ -5,10 +5,12 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import resource
 import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,39 @@ async def test_a_group_that_is_none_is_a_reason_not_to_start(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="socket_group: there is no group 'nobody at all'"):
         with listening(str(tmp_path / "s"), 0o660, "nobody at all"):
             pass
+
+
+@contextmanager
+def descriptors(number: int) -> Iterator[None]:
+    """What begins in the block finds that this process may have so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@as_root
+async def test_no_user_keeps_out_another_and_nobody_keeps_out_root(
+    daemon: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One who may connect took every connection there was, and root was told that root had them."""
+    async with AsyncExitStack() as stack:
+        with descriptors(64 + 12 + 16):
+            serving = await stack.enter_async_context(daemon(running_tasks=1, socket_mode="0666"))
+
+        async def refused(uid: int) -> object:
+            client = connected(serving.path, uid, NOBODY.pw_gid, [])
+            await stack.enter_async_context(client.stream)
+            reply = await client.ask("Task.ls")
+            return (reply["error"]["message"], reply["error"]["data"]) if "error" in reply else None
+
+        assert [await refused(NOBODY.pw_uid) for _ in range(9)] == [None] * 8 + [("Too_many_connections", ["8"])]
+        assert [await refused(NOBODY.pw_uid + 1) for _ in range(5)] == [None] * 4 + [
+            ("No_connection_left", ["12"])
+        ]
+        assert [await refused(0) for _ in range(5)] == [None] * 4 + [("No_connection_left", ["16"])]
+    assert (
+        "connections_per_user is 1024, but RLIMIT_NOFILE, 92, and running_tasks leave 8 to a user" in caplog.text
+    )

@@ -226,10 +226,18 @@ BAD_SETTINGS = [
     ('socket = "relative"', "socket: must be an absolute path, not 'relative'"),
     ("admins = [1]", "admins: expected a list of strings"),
     ("this is no TOML", "Expected '=' after a key"),
+    (f"max_batch = 1{'0' * 4400}", "Exceeds the limit (4300 digits)"),
+    (f"max_batch = 0x1{'0' * 4400}", "max_batch: expected a number of 64 bits at most"),
+    ("max_batch = 9223372036854775808", "max_batch: expected a number of 64 bits at most"),
+    (f"retention_days = 1{'0' * 400}", "retention_days: expected a number of 64 bits at most"),
+    (f"max_batch = {{x = 0x1{'0' * 4400}}}", "max_batch: expected an integer, got a table"),
+    (f"admins = {'[' * 5000}{']' * 5000}", "maximum recursion depth exceeded"),
+    (r'state = "/a\u0000b"', "state: the character NUL cannot be in it"),
+    (r'socket_group = "a\u0000b"', "socket_group: the character NUL cannot be in it"),
 ]
 
 
-@pytest.mark.parametrize(("text", "fault"), BAD_SETTINGS, ids=[text for text, _ in BAD_SETTINGS])
+@pytest.mark.parametrize(("text", "fault"), BAD_SETTINGS, ids=[text[:40] for text, _ in BAD_SETTINGS])
 def test_a_bad_setting_is_named(tmp_path: Path, text: str, fault: str) -> None:
     file = tmp_path / "taskd.toml"
     file.write_text(text)

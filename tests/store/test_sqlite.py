@@ -874,6 +874,22 @@ def test_what_was_acknowledged_is_there_after_a_kill(path: Path, moment: int) ->
     assert [task.seq for task in found] == list(range(1, len(found) + 1))
 
 
+async def test_no_task_is_made_in_a_file_that_no_start_would_find(path: Path, store: SqliteStore) -> None:
+    """SQLite writes on to one that has no name any more. What runs already goes on with it."""
+    await store.reserve(1)
+    made = await store.create(task(id="one"))
+    path.rename(path.with_name("away"))
+    with pytest.raises(StoreUnavailable, match="was removed, or something else is in its place"):
+        await store.reserve(1)
+    path.touch()
+    with pytest.raises(StoreUnavailable):
+        await store.create(task(id="two"))
+    await store.write(made, expect=made.state)
+    path.with_name("away").replace(path)
+
+    assert await store.reserve(1) == 2
+
+
 # The numbers of seccomp, fsync and fdatasync.
 _CALLS = {"x86_64": (317, 74, 75), "aarch64": (277, 82, 83)}
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 
+import trio
+
+from taskd.asking import PATIENCE_S
 from taskd.cli import say, words
 from taskd.cli.exits import Exit
 from taskd.cli.top import row
 from taskd.cli.top.cells import Layout, Line
 from taskd.cli.top.news import news
 from taskd.cli.top.view import View
+from taskd.errors import NoDaemon
 
 # Columns where there is no terminal to say how many; enough for all there is to tell.
 WIDTH = 160
@@ -19,11 +23,15 @@ async def once(view: View, path: str, as_json: bool) -> Exit:
     """Print the tasks that have not ended.
 
     Raises:
-        NoDaemon: nobody answers.
+        NoDaemon: nobody answers, or not in time.
         Refused: the daemon's no.
     """
-    async with news(path, view, patience_s=0) as told:
-        await told.run(once=True)
+    try:
+        with trio.fail_after(PATIENCE_S):
+            async with news(path, view, patience_s=0) as told:
+                await told.run(once=True)
+    except trio.TooSlowError:
+        raise NoDaemon(path, f"no reply within {PATIENCE_S:g} seconds") from None
     records = view.tasks.rows(0, len(view.tasks))
     if as_json:
         say.out(words.document([record.raw for record in records]))

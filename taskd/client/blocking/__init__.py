@@ -94,7 +94,7 @@ class Daemon(AbstractContextManager["Daemon"]):
         if self._patience.seconds:
             call = verbs.twice(call)
         deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-        late = TimeoutError(f"no reply within {self.timeout_s} seconds")
+        late = TimeoutError(f"no reply within {self.timeout_s or 0:g} seconds")
         while True:
             asked = None
             try:
