@@ -210,6 +210,20 @@ MUTANTS = (
         RUNNER,
     ),
     Mutant(
+        "of a disk that does not answer at a start nothing is held",
+        "runner/recovery.py",
+        "            runner.line.hold(live.task, frozenset(live.task.targets))\n",
+        "            pass\n",
+        (*LINE, "-k", "hangs_at_a_start"),
+    ),
+    Mutant(
+        "an undo that hangs keeps everybody's new work waiting after a start",
+        "runner/recovery.py",
+        "[live for live in interrupted if has_target(runner, live)]",
+        "[]",
+        (*LINE, "-k", "hangs_at_a_start"),
+    ),
+    Mutant(
         "two tasks work on one target",
         "operations/copy.py",
         "    targets=targets,\n",
