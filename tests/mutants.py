@@ -231,6 +231,13 @@ MUTANTS = (
         ("tests/test_races.py", "-k", "onto_one_file or waits"),
     ),
     Mutant(
+        "a loop device and the file that it shows are two targets",
+        "operations/image/device.py",
+        '        if os.path.exists(f"{disk}/loop"):\n',
+        "        if False:\n",
+        ("tests/operations/test_copy_device.py", "-k", "loop_device_and"),
+    ),
+    Mutant(
         "a target is let go of before its undo",
         RUN,
         "        if live.task.state is State.QUEUED and failure is None:\n",
