@@ -34,6 +34,7 @@ KILLER: Final = re.compile(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", re.M
 SWEEPS = ("tests/test_all_or_nothing.py", "-k", "build or new")
 RUNNER = ("tests/test_runner.py",)
 RIGHTS = ("tests/operations/test_rights.py",)
+ACLS = ("tests/operations/test_copy_acl.py",)
 LINE = ("tests/test_line.py",)
 ACCESS = ("tests/test_access.py", "tests/test_tokens.py")
 RACES = ("tests/test_races.py",)
@@ -236,6 +237,20 @@ MUTANTS = (
         '        if os.path.exists(f"{disk}/loop"):\n',
         "        if False:\n",
         ("tests/operations/test_copy_device.py", "-k", "loop_device_and"),
+    ),
+    Mutant(
+        "a copy gives the group what the source's access list gives others",
+        "operations/image/acl.py",
+        "            mode &= ~0o070 | permissions << 3\n",
+        "            pass\n",
+        ACLS,
+    ),
+    Mutant(
+        "an access list is lost where blocks are copied into its file",
+        "operations/image/owned.py",
+        "            acl.carry(like.fd, owned.fd)\n",
+        "            pass\n",
+        ACLS,
     ),
     Mutant(
         "a target is let go of before its undo",

@@ -3,14 +3,14 @@
 A new file gets its name when it is complete, and never a name that is taken. With ``overwrite`` an existing file
 stays byte for byte as it was until the commit and is then replaced: its owner stays, other hard links to it keep
 the old content, extended attributes are not carried over. ``blocks`` go into a copy of the file that replaces it,
-owner and mode kept; where that cannot be (hard links, no rename, no room), and onto a device, they are written in
-place, and undo puts back what was there.
+owner, mode and access list kept; where that cannot be (hard links, no rename, no room), and onto a device, they
+are written in place, and undo puts back what was there.
 
 All of it is done with the rights of whoever started it. What a user who is no admin cannot do, as to give a new
 file somebody else's owner, is refused.
 
-Holes stay holes. The mode is the source's; a new file made from a device is 0600, for a device's content is meant
-for those who may open its node.
+Holes stay holes. The mode is the source's, without what it would give to the group that the source's access list
+does not; a new file made from a device is 0600, for a device's content is meant for those who may open its node.
 """
 
 from __future__ import annotations

@@ -91,10 +91,10 @@ async def test_an_acl_counts(bench: Bench, commons: Path) -> None:
     assert (await bench.run("copy", **{**paths(bench), "source": str(source)})).state is State.COMPLETED
 
 
-def acl(uid: int) -> bytes:
-    """That user may read, beside the owner: acl(5), as linux/posix_acl_xattr.h writes it."""
+def acl(uid: int, may: int = 4) -> bytes:
+    """That user may read, beside the owner, and the group may not: as linux/posix_acl_xattr.h writes acl(5)."""
     nobody = 0xFFFFFFFF
-    rows = ((1, 6, nobody), (2, 4, uid), (4, 0, nobody), (16, 4, nobody), (32, 0, nobody))
+    rows = ((1, 6, nobody), (2, may, uid), (4, 0, nobody), (16, may, nobody), (32, 0, nobody))
     return (2).to_bytes(4, "little") + b"".join(
         tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + id.to_bytes(4, "little")
         for tag, rights, id in rows

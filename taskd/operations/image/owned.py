@@ -25,7 +25,7 @@ import attrs
 
 from taskd.errors import TargetExists, Unproven
 from taskd.model import JSON, Undo
-from taskd.operations.image import Image, Target, blaming, kernel, paths, refuse_other_kinds
+from taskd.operations.image import Image, Target, acl, blaming, kernel, paths, refuse_other_kinds
 from taskd.operations.image.paths import FOLDER, folder_of, opened, walk
 from taskd.operations.image.work import in_own_thread, in_thread
 from taskd.runner import rights
@@ -165,8 +165,8 @@ def _home(path: str, home: Mark, files: ExitStack) -> tuple[int, str]:
     return folder, name
 
 
-def settle(owned: Owned, owner: tuple[int, int] | None, mode: int, path: str) -> None:
-    """Owner, mode, content and name onto the disk. Errors speak of ``path``.
+def settle(owned: Owned, owner: tuple[int, int] | None, mode: int, path: str, like: Image | None = None) -> None:
+    """Owner, mode, content and name onto the disk, and the access list of ``like``. Errors speak of ``path``.
 
     Raises:
         Unproven: the folder was exchanged for another one.
@@ -175,6 +175,9 @@ def settle(owned: Owned, owner: tuple[int, int] | None, mode: int, path: str) ->
         found = os.fstat(owned.fd)
         if owner is not None and owner != (found.st_uid, found.st_gid):
             os.fchown(owned.fd, *owner)
+        if like is not None:
+            # Before the mode, whose group bits are the mask of a list and may be more than the group is to have.
+            acl.carry(like.fd, owned.fd)
         os.fchmod(owned.fd, mode)
         os.fsync(owned.fd)
         folder, _ = _home(owned.path, owned.home, files)
