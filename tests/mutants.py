@@ -587,6 +587,20 @@ MUTANTS = (
         CONTRACT,
     ),
     Mutant(
+        "lines of a program that are not kept have no numbers",
+        "runner/log.py",
+        "enumerate(kept, live.log_end - len(kept))",
+        "enumerate(kept, live.log_end - len(cut))",
+        ("tests/operations/test_command.py", "-k", "numbered"),
+    ),
+    Mutant(
+        "what a program says keeps the others waiting",
+        "operations/program.py",
+        "        await trio.lowlevel.checkpoint()\n",
+        "",
+        ("tests/operations/test_command.py", "-k", "others_have_their_turn"),
+    ),
+    Mutant(
         "the numbers of a log begin anew with each start",
         "runner/log.py",
         "    end = await store.log_end(task.id)\n",
