@@ -295,6 +295,13 @@ MUTANTS = (
         PUT_BACK,
     ),
     Mutant(
+        "a user's pre-image takes the room that was there when it was begun",
+        "operations/image/preimage.py",
+        "        _require_room(image.fd, len(data))",
+        "        pass",
+        (*RIGHTS, "-k", "tenth"),
+    ),
+    Mutant(
         "an undo believes the page cache",
         "operations/image/preimage.py",
         "        os.posix_fadvise(image.fd, 0, 0, os.POSIX_FADV_DONTNEED)\n",
