@@ -283,9 +283,16 @@ MUTANTS = (
     Mutant(
         "a part file is taken for ours by its name alone",
         "operations/image/owned.py",
-        "            if mark.same(mark_of(fd)) if mark is not None else _fresh(os.fstat(fd)):\n",
+        "            if mark.same(found) if mark is not None else _fresh(os.fstat(fd)):\n",
         "            if True:\n",
         ("tests/operations/test_owned.py",),
+    ),
+    Mutant(
+        "what another disk has at the place of a task's folder is taken for it",
+        "operations/image/owned.py",
+        "        return None not in (self.fs, other.fs) and self.fs != other.fs\n",
+        "        return False\n",
+        ("tests/operations/test_owned.py", "-k", "another_disk"),
     ),
     Mutant(
         "a pre-image is gone before it is put back",

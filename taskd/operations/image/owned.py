@@ -31,6 +31,9 @@ from taskd.operations.image.work import in_own_thread, in_thread
 from taskd.runner import rights
 from taskd.runner.operation import Handle
 
+# What names begin with that only a task's file has.
+PREFIX = ".taskd-"
+
 # Bytes on disk above which a file is closed behind the task's back.
 _BIG = 16 << 20
 
@@ -41,19 +44,25 @@ class Mark:
 
     The kernel's file handle names inode and generation and outlives a reboot, which ``dev`` may not, and the
     reuse of an inode number, which is as quick as the next file. Where a filesystem has none, ``dev`` and
-    ``ino`` have to do.
+    ``ino`` have to do. ``fs`` names the filesystem, where that has a name: the root of any other may have the same
+    inode and generation.
     """
 
     dev: int
     ino: int
     handle: str | None = None
+    fs: str | None = None
 
     def same(self, other: Mark | None) -> bool:
-        if other is None or self.ino != other.ino:
+        if other is None or self.ino != other.ino or self.elsewhere(other):
             return False
         if self.handle is not None and other.handle is not None:
             return self.handle == other.handle
         return self.dev == other.dev
+
+    def elsewhere(self, other: Mark) -> bool:
+        """It is provably on another filesystem."""
+        return None not in (self.fs, other.fs) and self.fs != other.fs
 
     def json(self) -> dict[str, JSON]:
         return attrs.asdict(self)
@@ -61,7 +70,7 @@ class Mark:
 
 def mark_of(fd: int) -> Mark:
     found = os.fstat(fd)
-    return Mark(found.st_dev, found.st_ino, kernel.file_handle(fd))
+    return Mark(found.st_dev, found.st_ino, kernel.file_handle(fd), kernel.filesystem(fd))
 
 
 def mark_at(path: str) -> Mark | None:
@@ -272,8 +281,11 @@ def remove(path: str, home: Mark, mark: Mark | None) -> None:
             pass
         else:
             files.callback(_let_go, fd)
-            if mark.same(mark_of(fd)) if mark is not None else _fresh(os.fstat(fd)):
+            found = mark_of(fd)
+            if mark.same(found) if mark is not None else _fresh(os.fstat(fd)):
                 os.unlink(name, dir_fd=at)
+            elif mark is not None and None in (mark.handle, found.handle) and name.startswith(PREFIX):
+                raise Unproven(path, "whether it is the file that the task made cannot be told")
         # Also where it was gone: whoever removed it may have been stopped before the sync.
         paths.sync(at)
 
@@ -302,7 +314,7 @@ def _moved(folder: str, home: Mark, files: ExitStack) -> int | None:
         Unproven: it cannot be told whether it was moved or removed.
     """
     near, anchor = _nearest(folder, files)
-    if os.fstat(anchor).st_dev != home.dev:
+    if os.fstat(anchor).st_dev != home.dev or home.elsewhere(mark_of(anchor)):
         raise Unproven(near, "the filesystem that the task wrote to is not mounted here")
     if home.handle is None:
         raise Unproven(folder, "it is no longer the folder that the task wrote to")
@@ -335,7 +347,12 @@ def _nearest(folder: str, files: ExitStack) -> tuple[str, int]:
 
 def read_mark(args: Mapping[str, JSON]) -> Mark:
     """A mark as it was journaled."""
-    dev, ino, handle = args["dev"], args["ino"], args.get("handle")
-    if isinstance(dev, int) and isinstance(ino, int) and isinstance(handle, str | None):
-        return Mark(dev, ino, handle)
+    dev, ino, handle, fs = args["dev"], args["ino"], args.get("handle"), args.get("fs")
+    if (
+        isinstance(dev, int)
+        and isinstance(ino, int)
+        and isinstance(handle, str | None)
+        and isinstance(fs, str | None)
+    ):
+        return Mark(dev, ino, handle, fs)
     raise Unproven("journal", "it names no file")

@@ -28,7 +28,7 @@ from taskd.operations.image import (
     open_image,
     require_replaceable,
 )
-from taskd.operations.image.owned import Owned, make, publish, replacement, settle
+from taskd.operations.image.owned import PREFIX, Owned, make, publish, replacement, settle
 from taskd.operations.image.paths import lstat, walk
 from taskd.operations.image.preimage import open_in_place, save
 from taskd.operations.image.transfer import Method, Transfer, Writeback, compare, pieces_of, put, put_sparse
@@ -65,7 +65,7 @@ class Copy:
 
     @property
     def part(self) -> str:
-        return f".taskd-{self.handle.id}.part"
+        return f"{PREFIX}{self.handle.id}.part"
 
     def expect(self, before: int = 0) -> None:
         """What all passes from here on will be: ``before``, the copy, and the verification."""
