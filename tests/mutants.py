@@ -34,6 +34,7 @@ KILLER: Final = re.compile(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", re.M
 SWEEPS = ("tests/test_all_or_nothing.py", "-k", "build or new")
 RUNNER = ("tests/test_runner.py",)
 RIGHTS = ("tests/operations/test_rights.py",)
+ACLS = ("tests/operations/test_copy_acl.py",)
 LINE = ("tests/test_line.py",)
 ACCESS = ("tests/test_access.py", "tests/test_tokens.py")
 RACES = ("tests/test_races.py",)
@@ -210,11 +211,46 @@ MUTANTS = (
         RUNNER,
     ),
     Mutant(
+        "of a disk that does not answer at a start nothing is held",
+        "runner/recovery.py",
+        "            runner.line.hold(live.task, frozenset(live.task.targets))\n",
+        "            pass\n",
+        (*LINE, "-k", "hangs_at_a_start"),
+    ),
+    Mutant(
+        "an undo that hangs keeps everybody's new work waiting after a start",
+        "runner/recovery.py",
+        "[live for live in interrupted if has_target(runner, live)]",
+        "[]",
+        (*LINE, "-k", "hangs_at_a_start"),
+    ),
+    Mutant(
         "two tasks work on one target",
         "operations/copy.py",
         "    targets=targets,\n",
         "",
         ("tests/test_races.py", "-k", "onto_one_file or waits"),
+    ),
+    Mutant(
+        "a loop device and the file that it shows are two targets",
+        "operations/image/device.py",
+        '        if os.path.exists(f"{disk}/loop"):\n',
+        "        if False:\n",
+        ("tests/operations/test_copy_device.py", "-k", "loop_device_and"),
+    ),
+    Mutant(
+        "a copy gives the group what the source's access list gives others",
+        "operations/image/acl.py",
+        "            mode &= ~0o070 | permissions << 3\n",
+        "            pass\n",
+        ACLS,
+    ),
+    Mutant(
+        "an access list is lost where blocks are copied into its file",
+        "operations/image/owned.py",
+        "            acl.carry(like.fd, owned.fd)\n",
+        "            pass\n",
+        ACLS,
     ),
     Mutant(
         "a target is let go of before its undo",
@@ -247,9 +283,16 @@ MUTANTS = (
     Mutant(
         "a part file is taken for ours by its name alone",
         "operations/image/owned.py",
-        "            if mark.same(mark_of(fd)) if mark is not None else _fresh(os.fstat(fd)):\n",
+        "            if mark.same(found) if mark is not None else _fresh(os.fstat(fd)):\n",
         "            if True:\n",
         ("tests/operations/test_owned.py",),
+    ),
+    Mutant(
+        "what another disk has at the place of a task's folder is taken for it",
+        "operations/image/owned.py",
+        "        return None not in (self.fs, other.fs) and self.fs != other.fs\n",
+        "        return False\n",
+        ("tests/operations/test_owned.py", "-k", "another_disk"),
     ),
     Mutant(
         "a pre-image is gone before it is put back",
@@ -257,6 +300,13 @@ MUTANTS = (
         "        await Passes().run(transfer)\n        await in_thread(image.sync)\n",
         "        os.unlink(preimage)\n        await Passes().run(transfer)\n        await in_thread(image.sync)\n",
         PUT_BACK,
+    ),
+    Mutant(
+        "a user's pre-image takes the room that was there when it was begun",
+        "operations/image/preimage.py",
+        "        _require_room(image.fd, len(data))",
+        "        pass",
+        (*RIGHTS, "-k", "tenth"),
     ),
     Mutant(
         "an undo believes the page cache",
@@ -549,6 +599,20 @@ MUTANTS = (
         """{"next_revision": first + count, "revision_seal": seal(first + count)}""",
         """{"next_revision": first, "revision_seal": seal(first)}""",
         CONTRACT,
+    ),
+    Mutant(
+        "lines of a program that are not kept have no numbers",
+        "runner/log.py",
+        "enumerate(kept, live.log_end - len(kept))",
+        "enumerate(kept, live.log_end - len(cut))",
+        ("tests/operations/test_command.py", "-k", "numbered"),
+    ),
+    Mutant(
+        "what a program says keeps the others waiting",
+        "operations/program.py",
+        "        await trio.lowlevel.checkpoint()\n",
+        "",
+        ("tests/operations/test_command.py", "-k", "others_have_their_turn"),
     ),
     Mutant(
         "the numbers of a log begin anew with each start",

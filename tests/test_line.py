@@ -481,6 +481,41 @@ async def test_while_what_was_interrupted_is_undone_the_others_wait_and_can_be_c
         await through(service, second)
 
 
+@pytest.mark.parametrize("answers", [True, False], ids=["its target is known", "not even its target is known"])
+async def test_an_undo_that_hangs_at_a_start_holds_up_who_wants_its_target_and_the_others_for_a_moment(
+    answers: bool, mock_clock: MockClock, tmp_path: Path
+) -> None:
+    mock_clock.rate = 100
+    store, toys, before, looks, go_on = MemoryStore(), Toys(), SlowLooks(), SlowLooks(), trio.Event()
+    before.gate.set()
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        await trio.sleep_forever()
+
+    async def unmake() -> None:
+        await go_on.wait()
+
+    def operations(look: SlowLooks) -> Operations:
+        maker = attrs.evolve(toys.operation("maker", look), run=run, verbs={"unmake": unmake})
+        return table(maker, toys.operation(), toys.untargeted("other"))
+
+    async with running(store, operations(before), str(tmp_path)) as service:
+        interrupted = await started(service, operation="maker", target="slow one")
+        await reached(service, interrupted, State.RUNNING)
+        await wait_all_tasks_blocked(0.02)
+    if answers:
+        looks.gate.set()
+    async with running(store, operations(looks), str(tmp_path)) as service:
+        same = await started(service, BOB, target="one")
+        with trio.fail_after(3000):
+            await through(service, await started(service, BOB, "other"), await started(service, BOB, target="two"))
+        await told(service, same, "a task of another owner, which has the same target")
+        looks.gate.set()
+        go_on.set()
+        await through(service, same)
+
+
 @pytest.mark.parametrize("targeted", [False, True], ids=["without targets", "each on its own target"])
 async def test_after_a_restart_too_one_owners_tasks_run_in_the_order_in_which_they_were_started(
     tmp_path: Path, targeted: bool

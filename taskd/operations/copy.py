@@ -3,20 +3,19 @@
 A new file gets its name when it is complete, and never a name that is taken. With ``overwrite`` an existing file
 stays byte for byte as it was until the commit and is then replaced: its owner stays, other hard links to it keep
 the old content, extended attributes are not carried over. ``blocks`` go into a copy of the file that replaces it,
-owner and mode kept; where that cannot be (hard links, no rename, no room), and onto a device, they are written in
-place, and undo puts back what was there.
+owner, mode and access list kept; where that cannot be (hard links, no rename, no room), and onto a device, they
+are written in place, and undo puts back what was there.
 
 All of it is done with the rights of whoever started it. What a user who is no admin cannot do, as to give a new
 file somebody else's owner, is refused.
 
-Holes stay holes. The mode is the source's; a new file made from a device is 0600, for a device's content is meant
-for those who may open its node.
+Holes stay holes. The mode is the source's, without what it would give to the group that the source's access list
+does not; a new file made from a device is 0600, for a device's content is meant for those who may open its node.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from contextlib import ExitStack, suppress
 
 import attrs
@@ -35,7 +34,7 @@ from taskd.operations.image import (
     open_source,
     require_replaceable,
 )
-from taskd.operations.image.device import disk_of, overlap, require_writable
+from taskd.operations.image.device import layers, overlap, require_writable
 from taskd.operations.image.owned import discard, replace, unlink
 from taskd.operations.image.paths import folder_of, real
 from taskd.operations.image.preimage import restore
@@ -147,9 +146,10 @@ def _bytes(blocks: Blocklist, source: Image) -> Ranges:
 
 def _same(source: os.stat_result, target: Target) -> bool:
     assert target.stat is not None
-    if target.device:
-        return bool(source.st_rdev) and overlap(source.st_rdev, target.stat.st_rdev)
-    return os.path.samestat(source, target.stat)
+    if target.device and source.st_rdev:
+        return overlap(source.st_rdev, target.stat.st_rdev)
+    # One of them may be the loop device that shows the other.
+    return not set(layers(source)).isdisjoint(layers(target.stat))
 
 
 async def run(params: CopyParams, handle: Handle) -> None:
@@ -172,7 +172,8 @@ async def run(params: CopyParams, handle: Handle) -> None:
 
 def targets(params: CopyParams) -> frozenset[str]:
     """The target as it is called, by its name in its folder, and by what is there now: a file may have several
-    names, a disk its partitions; and at a start what is owed to it may come before its filesystem or device does.
+    names, a disk its partitions, both a loop device; and at a start what is owed to it may come before its
+    filesystem or device does.
     """
     keys = {f"path {os.path.normpath(params.target)}"}
     # What is not there, or cannot be looked at, is refused when the copy looks.
@@ -180,13 +181,8 @@ def targets(params: CopyParams) -> frozenset[str]:
         folder, name = folder_of(real(params.target), files)
         home = os.fstat(folder)
         keys.add(f"name {home.st_dev}:{home.st_ino} {name}")
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        keys.add(f"disk {disk_of(found.st_rdev)}" if stat.S_ISBLK(found.st_mode) else f"file {_inode(found)}")
+        keys.update(layers(os.stat(name, dir_fd=folder, follow_symlinks=False)))
     return frozenset(keys)
-
-
-def _inode(found: os.stat_result) -> str:
-    return f"{found.st_dev}:{found.st_ino}"
 
 
 OPERATION = Operation(

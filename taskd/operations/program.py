@@ -37,8 +37,11 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Bytes read at once, and characters after which a line that does not end is cut.
 CHUNK: Final = 65_536
 
-# What a terminal would obey is shown by its number; a tab stays.
-HARMLESS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if n != ord("\t")}
+# Lines handed on at once, between which others have their turn: a chunk may hold as many as it has bytes.
+AT_ONCE: Final = 1000
+
+# What a terminal would obey is shown by its number; a tab stays, and what ends a line.
+HARMLESS: Final = {n: f"\\x{n:02x}" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n"}
 
 # Takes one or more lines.
 Sink = Callable[..., Awaitable[None]]
@@ -201,13 +204,16 @@ async def _follow(fd: int, ended: trio.Event, sink: Sink) -> None:
             chunk = os.read(fd, CHUNK)
             if not chunk:
                 break
-            if whole := lines.take(chunk):
-                await sink(*whole)
+            await _hand_on(lines.take(chunk), sink)
         # Somebody who left the session may hold the pipe open, and write to it for ever.
         size = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
-        last = [*(lines.take(os.read(fd, size)) if size else ()), *lines.take(b"")]
-        if last:
-            await sink(*last)
+        await _hand_on([*(lines.take(os.read(fd, size)) if size else ()), *lines.take(b"")], sink)
+
+
+async def _hand_on(lines: list[str], sink: Sink) -> None:
+    for at in range(0, len(lines), AT_ONCE):
+        await sink(*lines[at : at + AT_ONCE])
+        await trio.lowlevel.checkpoint()
 
 
 @attrs.define(eq=False)
@@ -226,11 +232,12 @@ class Lines:
 
     def take(self, chunk: bytes) -> list[str]:
         """The lines that ``chunk`` completes; an empty one is the end and completes the last."""
-        *lines, self._rest = (self._rest + self._decoder.decode(chunk, final=not chunk)).split("\n")
+        text = self._decoder.decode(chunk, final=not chunk).translate(HARMLESS)
+        *lines, self._rest = (self._rest + text).split("\n")
         if len(self._rest) >= CHUNK or (self._rest and not chunk):
             lines.append(self._rest)
             self._rest = ""
-        return [line.translate(HARMLESS) for line in lines]
+        return lines
 
 
 def _how(status: int) -> str:

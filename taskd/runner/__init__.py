@@ -95,7 +95,7 @@ class Runner:
         """Take up every open task, kill what a crashed daemon left running, then run tasks until cancelled.
 
         Started when the surviving children are dead and every open task can be seen and cancelled. New work
-        waits until what was interrupted is undone.
+        waits until what was interrupted is undone (``recovery.settled``).
         """
         async with trio.open_nursery() as self._nursery:
             self.registry.feed.count_from(await self.store.owners())
@@ -106,8 +106,7 @@ class Runner:
             for live in found:
                 self.adopt(live)
             task_status.started()
-            for live in interrupted:
-                await recovery.settled(self, live)
+            await recovery.settled(self, interrupted)
             self.recovered.set()
             await trio.sleep_forever()
 

@@ -19,9 +19,9 @@ LINE: Final = 4096
 def numbered(live: Live, lines: Iterable[str], keep: int) -> list[LogLine]:
     """The next lines of a task's log, of more than ``keep`` the newest; whoever writes them holds the lock."""
     cut = [line[at : at + LINE] for line in lines for at in range(0, max(1, len(line)), LINE)]
-    new = [LogLine(n, now(), line) for n, line in enumerate(cut, live.log_end)][-keep:]
+    kept, moment = cut[-keep:], now()
     live.log_end += len(cut)
-    return new
+    return [LogLine(n, moment, line) for n, line in enumerate(kept, live.log_end - len(kept))]
 
 
 async def revived(store: Store, registry: Registry, task: Task) -> Live:

@@ -1,13 +1,14 @@
 """What comes first after a start, before any task is run: three laws of order.
 
 What a crashed daemon left running is dead before anything is undone (law L6). Nobody gets at a target that an undo
-or a finish is still owed to. And new work waits until what was interrupted no longer touches anything.
+or a finish is still owed to. And new work waits until what was interrupted no longer touches anything: for what
+has its targets to itself a moment only, since their disk may not answer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,19 +42,22 @@ async def _kill(runner: Runner, live: Live) -> None:
 async def hold_targets(runner: Runner, found: Iterable[Live], nursery: trio.Nursery) -> None:
     """What these tasks have worked on is theirs, until they owe nothing more.
 
-    Whoever cannot be told in time, because a disk does not answer, does not keep the others waiting, and has it
-    when the disk does. Whose operation is away, or cannot tell any more, has what it had when it was started.
+    Whoever cannot be told in time, because a disk does not answer, does not keep the others waiting: it has what
+    it had when it was started, and the rest when the disk does. Whose operation is away, or cannot tell any more,
+    has what it had, too.
     """
-    owing = [live for live in found if live.task.journal]
-    told = trio.Semaphore(0)
-    for live in owing:
+    looks = {live: trio.Event() for live in found if live.task.journal}
+    for live, told in looks.items():
         nursery.start_soon(_hold, runner, live, told)
     with trio.move_on_after(LOOKING):
-        for _ in owing:
-            await told.acquire()
+        for told in looks.values():
+            await told.wait()
+    for live, told in looks.items():
+        if not told.is_set():
+            runner.line.hold(live.task, frozenset(live.task.targets))
 
 
-async def _hold(runner: Runner, live: Live, told: trio.Semaphore) -> None:
+async def _hold(runner: Runner, live: Live, told: trio.Event) -> None:
     keys = frozenset(live.task.targets)
     if has_target(runner, live):  # names may stand for other files by now, and devices have other numbers
         try:
@@ -62,7 +66,7 @@ async def _hold(runner: Runner, live: Live, told: trio.Semaphore) -> None:
             logger.exception("what task %s works on cannot be told anew", live.task.id)
     if live.task.journal and not live.forgotten:
         runner.line.hold(live.task, keys)
-    told.release()
+    told.set()
 
 
 def interrupted(found: Iterable[Live]) -> list[Live]:
@@ -70,8 +74,21 @@ def interrupted(found: Iterable[Live]) -> list[Live]:
     return [live for live in found if live.task.state not in (State.QUEUED, State.FAILED)]
 
 
-async def settled(runner: Runner, live: Live) -> None:
-    """Wait until a task found after a crash no longer touches its target, or cannot get on."""
+async def settled(runner: Runner, interrupted: Sequence[Live]) -> None:
+    """Wait until tasks found after a crash no longer touch anything, or cannot get on.
+
+    Those that have targets hold them (``hold_targets``): an undo of theirs that hangs keeps nobody else waiting.
+    """
+    holding = [live for live in interrupted if has_target(runner, live)]
+    with trio.move_on_after(LOOKING):
+        for live in holding:
+            await _settled(runner, live)
+    for live in interrupted:
+        if live not in holding:
+            await _settled(runner, live)
+
+
+async def _settled(runner: Runner, live: Live) -> None:
     operation = runner.operations.get(live.task.operation)
     if operation is not None and operation.run is None:
         return

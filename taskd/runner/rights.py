@@ -36,7 +36,7 @@ T = TypeVar("T")
 _acting: ContextVar[Rights | None] = ContextVar("the rights of the task that acts", default=None)
 _before: ContextVar[Credentials | None] = ContextVar("what this thread wore before", default=None)
 
-# How many threads one may have at once; whose they are is kept for as long as there are any.
+# How many threads one has at once, if not told otherwise; whose they are is kept for as long as there are any.
 _THREADS: Final = 40
 _limiters: RunVar[WeakValueDictionary[object, trio.CapacityLimiter]] = RunVar("taskd threads of users")
 
@@ -98,8 +98,8 @@ async def in_thread(
     )
 
 
-def threads(whose: object) -> trio.CapacityLimiter:
-    """The threads in which what ``whose`` calls name is looked at.
+def threads(whose: object, most: int = _THREADS) -> trio.CapacityLimiter:
+    """The threads in which what ``whose`` calls name is looked at; ``most`` at once.
 
     A disk that does not answer keeps a thread for as long. So whoever names what is on one spends threads of its
     own, and neither those of others nor trio's, with which callers are looked up and settings read.
@@ -109,7 +109,7 @@ def threads(whose: object) -> trio.CapacityLimiter:
     except LookupError:
         limiters = WeakValueDictionary()
         _limiters.set(limiters)
-    return limiters.setdefault(whose, trio.CapacityLimiter(_THREADS))
+    return limiters.setdefault(whose, trio.CapacityLimiter(most))
 
 
 def _with_rights(function: Callable[..., T], *args: object) -> T:

@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,10 +24,12 @@ from hypothesis import strategies as st
 
 from taskd import codec
 from taskd.errors import BadParams, CommandFailed, CommandNotFound, FolderMissing, Refusal, Unproven
-from taskd.model import JSON, LogLine, Task
+from taskd.model import JSON, LogLine, Task, now
 from taskd.operations import command, launch
-from taskd.operations.program import CHUNK, PATH, Lines
+from taskd.operations.program import CHUNK, PATH, Lines, _follow
 from taskd.operations.session import Session
+from taskd.registry import Live
+from taskd.runner.log import numbered
 from taskd.service import Service
 from taskd.states import State
 from taskd.store.memory import MemoryStore
@@ -244,6 +247,45 @@ class Recorder(MemoryStore):
     async def append_log(self, id: str, lines: list[LogLine], *, keep: int) -> None:  # type: ignore[override]  # narrower: a list
         self.largest = max(self.largest, sum(len(line.line) + 1 for line in lines))
         await MemoryStore.append_log(self, id, lines, keep=keep)
+
+
+async def test_however_short_the_lines_are_others_have_their_turn_between_a_thousand() -> None:
+    """Nobody waits here but for that: a sink may have nothing to wait for."""
+    turns, handed = [0], list[tuple[int, int]]()
+
+    async def others() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns[0] += 1
+
+    async def sink(*lines: str) -> None:
+        handed.append((turns[0], len(lines)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        reader, writer = os.pipe()
+        os.write(writer, b"\n" * CHUNK)
+        os.close(writer)
+        await _follow(reader, trio.Event(), sink)
+        os.close(reader)
+        nursery.cancel_scope.cancel()
+
+    assert sum(count for _, count in handed) == CHUNK
+    assert max(count for _, count in handed) <= 1000
+    # In which order those go whose turn it is, is trio's affair.
+    assert max(Counter(turn for turn, _ in handed).values()) <= 2
+
+
+@given(count=st.integers(0, 12), begun=st.integers(0, 3), keep=st.integers(1, 12))
+def test_of_more_lines_than_are_kept_the_newest_are_numbered_as_if_all_were(
+    count: int, begun: int, keep: int
+) -> None:
+    live = Live(Task("1", "command", {}, "root", "taskd:", "here", now()), log_end=begun)
+
+    new = numbered(live, map(str, range(begun, begun + count)), keep)
+
+    assert [(line.n, line.line) for line in new] == [(n, str(n)) for n in range(begun, begun + count)][-keep:]
+    assert live.log_end == begun + count
 
 
 async def test_a_chatty_program_is_read_in_bounded_chunks_and_nothing_is_lost(tmp_path: Path) -> None:

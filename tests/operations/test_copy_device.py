@@ -11,6 +11,7 @@ import pytest
 from trio.testing import MockClock
 
 from taskd.errors import SameFile, TargetExists, TargetTooSmall
+from taskd.operations import copy
 from taskd.operations.image import device
 from taskd.states import State
 from taskd.store.memory import MemoryStore
@@ -125,6 +126,30 @@ async def test_a_disk_and_its_partition_are_the_same_file(disk: Disk, bench: Ben
         for source, target in ((disk.node, partition), (partition, disk.node)):
             with pytest.raises(SameFile):
                 await bench.start("copy", source=str(source), target=str(target), overwrite=True)
+    finally:
+        output("delpart", disk.node, "1")
+
+
+async def test_a_loop_device_and_the_file_that_it_shows_are_the_same_file(disk: Disk, bench: Bench) -> None:
+    os.link(disk.backing, bench.folder / "second name")
+    for source, target in ((disk.node, disk.backing), (bench.folder / "second name", disk.node)):
+        with pytest.raises(SameFile):
+            await bench.start("copy", source=str(source), target=str(target), overwrite=True)
+
+
+def test_a_loop_device_and_what_it_shows_are_one_target_under_whatever_names(disk: Disk, tmp_path: Path) -> None:
+    def keys(path: Path) -> frozenset[str]:
+        return copy.targets(copy.CopyParams(source="/source", target=str(path)))
+
+    other, second = image(tmp_path / "other", SIZE), tmp_path / "second name"
+    os.link(disk.backing, second)
+    output("addpart", disk.node, "1", "8", "1024")
+    try:
+        disk.backing.unlink()
+        with loop_device(second) as twin, loop_device(twin) as above, loop_device(other) as stranger:
+            names = (disk.node, Path(f"{disk.node}p1"), second, twin, above)
+            assert not [(a, b) for a in names for b in names if keys(a).isdisjoint(keys(b))]
+            assert keys(stranger).isdisjoint(frozenset().union(*map(keys, names)))
     finally:
         output("delpart", disk.node, "1")
 

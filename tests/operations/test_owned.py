@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from taskd.errors import OsRefusal, Unproven
 from taskd.operations.image.owned import Mark, mark_at, remove, replace, unlink
-from tests.operations.conftest import mounted, needs_root, output
+from tests.operations.conftest import loop_device, mounted, needs_root, output
 from tests.starved import no_thread
 
 
@@ -18,6 +20,20 @@ def mark(path: Path) -> Mark:
     found = mark_at(str(path))
     assert found is not None
     return found
+
+
+@contextmanager
+def disk(kind: str, root: Path, point: Path) -> Iterator[None]:
+    """The disk in ``root``, made where there is none yet, mounted at ``point``."""
+    if shutil.which(f"mkfs.{kind}") is None:
+        pytest.skip(f"mkfs.{kind} is not installed")
+    image = root / "disk"
+    if not image.exists():
+        with image.open("wb") as file:
+            file.truncate(320 << 20)
+        output(f"mkfs.{kind}", "-q", image)
+    with loop_device(image) as node, mounted(point, str(node)):
+        yield
 
 
 def test_a_file_with_the_mark_is_removed_and_again_is_fine(tmp_path: Path) -> None:
@@ -121,6 +137,57 @@ def test_on_a_filesystem_that_is_not_mounted_nothing_is_known_to_be_gone(tmp_pat
         home, own = mark(point / "folder"), mark(path)
     with pytest.raises(Unproven):
         remove(str(path), home, own)
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_another_disk_at_the_place_of_the_tasks_proves_nothing_gone(kind: str, tmp_path: Path) -> None:
+    """The roots of any two have one inode number and generation."""
+    for name in ("ours", "another"):
+        (tmp_path / name).mkdir()
+    point = tmp_path / "backup"
+    point.mkdir()
+    path = point / ".taskd-1.part"
+    with disk(kind, tmp_path / "ours", point):
+        path.write_text("content")
+        home, own = mark(point), mark(path)
+    if home.fs is None:
+        pytest.skip("this kernel does not tell its uuid")
+    with disk(kind, tmp_path / "another", point):
+        path.write_text("a stranger's")
+        with pytest.raises(Unproven, match="not mounted here"):
+            remove(str(path), home, own)
+        assert path.read_text() == "a stranger's"
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_the_same_disk_at_another_device_is_known_again(kind: str, tmp_path: Path) -> None:
+    for name in ("ours", "other"):
+        (tmp_path / name).mkdir()
+    point = tmp_path / "backup"
+    point.mkdir()
+    path = point / ".taskd-1.part"
+    with disk(kind, tmp_path / "ours", point):
+        path.write_text("content")
+        home, own = mark(point), mark(path)
+    (tmp_path / "first").write_bytes(bytes(1 << 20))
+    with loop_device(tmp_path / "first"), disk(kind, tmp_path / "ours", point):
+        assert mark(point).dev != home.dev or kind == "btrfs"  # whose numbers are of no device
+        remove(str(path), home, own)
+        assert not path.exists()
+
+
+def test_a_part_file_that_nothing_tells_from_the_tasks_is_owed(tmp_path: Path) -> None:
+    """On a filesystem without handles an inode may have another number after a reboot."""
+    path = tmp_path / ".taskd-1.part"
+    path.write_text("content")
+    home, own = mark(tmp_path), mark(path)
+
+    with pytest.raises(Unproven, match="cannot be told"):
+        remove(str(path), home, Mark(own.dev, own.ino + 1))
+
+    assert path.read_text() == "content"
 
 
 def test_with_its_folder_a_file_is_gone(tmp_path: Path) -> None:

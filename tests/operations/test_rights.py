@@ -30,6 +30,7 @@ from tests.operations.conftest import (
     given,
     image,
     loop_device,
+    mounted,
     moved,
     needs_root,
     output,
@@ -49,6 +50,29 @@ async def bench(commons: Path) -> AsyncIterator[Bench]:
         given(bench.folder, UID)
         given(image(bench.folder / "source", SIZE), UID)
         yield bench
+
+
+async def test_a_users_pre_image_leaves_a_tenth_of_the_room_also_where_others_take_it_meanwhile(
+    commons: Path, autojump_clock: MockClock
+) -> None:
+    small, size = commons / "workspace", 4 << 20
+    with mounted(small, "-t", "tmpfs", "-o", "size=16m", "none"):
+        async with at_bench(commons, caller=USER) as bench:
+            given(bench.folder, UID)
+            given(image(bench.folder / "source", size), UID)
+            target = given(image(bench.folder / "target", size, seed=2), UID)
+            os.link(target, bench.folder / "other")
+            before = target.read_bytes()
+            blocks = {"blocksize": 4096, "ranges": [[0, size // 4096]]}
+
+            live = await bench.start("copy", **paths(bench), overwrite=True, blocks=blocks, rate_limit=size // 10)
+            await moved(live, size // 10)
+            (small / "others").write_bytes(bytes(12 << 20))
+            task = await bench.service.wait(ROOT, live.task.id)
+
+            assert code(task) == "ENOSPC"
+            assert target.read_bytes() == before
+            assert os.listdir(small) == ["others"]
 
 
 # What is granted.
@@ -91,10 +115,10 @@ async def test_an_acl_counts(bench: Bench, commons: Path) -> None:
     assert (await bench.run("copy", **{**paths(bench), "source": str(source)})).state is State.COMPLETED
 
 
-def acl(uid: int) -> bytes:
-    """That user may read, beside the owner: acl(5), as linux/posix_acl_xattr.h writes it."""
+def acl(uid: int, may: int = 4) -> bytes:
+    """That user may read, beside the owner, and the group may not: as linux/posix_acl_xattr.h writes acl(5)."""
     nobody = 0xFFFFFFFF
-    rows = ((1, 6, nobody), (2, 4, uid), (4, 0, nobody), (16, 4, nobody), (32, 0, nobody))
+    rows = ((1, 6, nobody), (2, may, uid), (4, 0, nobody), (16, may, nobody), (32, 0, nobody))
     return (2).to_bytes(4, "little") + b"".join(
         tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + id.to_bytes(4, "little")
         for tag, rights, id in rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from trio.testing import wait_all_tasks_blocked
 from taskd.config import Config
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import PermissionDenied
-from taskd.model import JSON, Caller
+from taskd.model import JSON, Caller, Rights
 from taskd.operations import Handle, Operation
+from taskd.operations.image.work import in_own_thread, in_thread
+from taskd.runner.rights import acting
 from taskd.server import Server, forget_old
 from taskd.store.memory import MemoryStore
 from taskd.store.sqlite import SqliteStore
@@ -99,6 +102,30 @@ async def test_whoever_names_disks_that_do_not_answer_takes_no_thread_that_other
                 for other in (user("bob", 1002), ROOT):
                     task = await serving.service.start(other, "toy", {})
                     assert (await serving.service.wait(other, task.id)).state == "completed"
+        finally:
+            disk.answers.set()
+
+
+@needs_root
+async def test_copies_onto_a_disk_that_does_not_answer_take_no_thread_of_other_users() -> None:
+    """However many: an undo has no slot. What is done with the daemon's own rights is the task's user's, too."""
+    disk = Disk()
+
+    async def copy(call: Callable[..., Awaitable[None]], uid: int, at: str = "copy") -> None:
+        with acting(Rights(uid, uid) if uid else None):
+            await call(disk.look, at, Looks("copy"))
+
+    async with trio.open_nursery() as nursery:
+        for uid, call in ((1001, in_thread), (1002, in_own_thread)):
+            for _ in range(65):
+                nursery.start_soon(copy, call, uid)
+        try:
+            with trio.fail_after(20):
+                while disk.waiting < 2 * 64:
+                    await trio.lowlevel.checkpoint()
+                for uid in (1003, 0):
+                    await copy(in_thread, uid, "elsewhere")
+                    await copy(in_own_thread, uid, "elsewhere")
         finally:
             disk.answers.set()
 

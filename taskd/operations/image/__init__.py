@@ -5,7 +5,8 @@ opening the wrong kind of file has effects (a FIFO waits, a watchdog starts); th
 only what it says is trusted. All functions block and belong into a worker thread (``work.in_thread``).
 
 Next door: ``paths`` and how they are walked, ``ways`` of a copy, ``owned`` files that a task makes, ``preimage``
-writing in place, ``transfer`` of bytes, ``work`` in threads, ``device`` telling devices apart, ``kernel`` calls.
+writing in place, ``transfer`` of bytes, ``work`` in threads, ``device`` telling devices apart, ``acl`` what a mode
+does not say, ``kernel`` calls.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from taskd.errors import (
     SourceMissing,
     TargetExists,
 )
+from taskd.operations.image import acl
 from taskd.operations.image.paths import folder_of, lstat, real, reopened, walk
 from taskd.runner import rights
 
@@ -64,10 +66,10 @@ class Image:
     def device(self) -> bool:
         return stat.S_ISBLK(self.stat.st_mode)
 
-    @property
     def mode(self) -> int | None:
-        """The permission bits; None for a device, whose bits are those of its node."""
-        return None if self.device else self.stat.st_mode & 0o777
+        """The permission bits, for a file without a list; None for a device, whose bits are those of its node."""
+        with blaming(self.path):
+            return None if self.device else acl.mode_of(self.fd, self.stat)
 
     def measure(self) -> int:
         """Its size now."""

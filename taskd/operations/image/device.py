@@ -8,18 +8,26 @@ volume or an array, the backing file of a loop device. Whoever has none of these
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from taskd.errors import OsRefusal
 from taskd.model import JSON
 from taskd.operations.image import Image
 from taskd.operations.image.owned import mark_at
+from taskd.operations.image.paths import opened
 from taskd.runner import rights
 
 _NAMES: Final = ("dm/uuid", "md/uuid", "wwid", "device/wwid", "serial", "device/serial")
 _LOOP: Final = ("loop/offset", "loop/sizelimit")
+
+# linux/loop.h: the ioctl, and the bytes of its answer, ``struct loop_info64``.
+_LOOP_GET_STATUS64: Final = 0x4C05
+_LOOP_INFO64: Final = 232
 
 
 def identity(image: Image) -> dict[str, JSON]:
@@ -72,10 +80,30 @@ def overlap(one: int, other: int) -> bool:
     return one == other or os.path.dirname(a) == b or os.path.dirname(b) == a
 
 
-def disk_of(rdev: int) -> str:
-    """The disk that a device is, or is a partition of."""
-    node = _sysfs(rdev)
-    return os.path.dirname(node) if _read(node, "partition") is not None else node
+def layers(found: os.stat_result) -> Iterator[str]:
+    """What is changed when a file or device is written to, as keys: of a device the disk that it is, or is a
+    partition of; beneath a loop device what it shows, and so on, down to a file.
+    """
+    dev, ino, rdev = found.st_dev, found.st_ino, found.st_rdev
+    while rdev:
+        node = _sysfs(rdev)
+        disk = os.path.dirname(node) if _read(node, "partition") is not None else node
+        yield f"disk {disk}"
+        shown = _shown(disk)
+        if shown is None:
+            return
+        dev, ino, rdev = shown
+    yield f"file {dev}:{ino}"
+
+
+def _shown(disk: str) -> tuple[int, int, int] | None:
+    """Of what a loop device shows, whatever its name is now: filesystem, inode, and number if it is a device."""
+    with suppress(OSError), rights.own(), ExitStack() as files:
+        if os.path.exists(f"{disk}/loop"):
+            fd = opened(f"/dev/{os.path.basename(disk)}", os.O_RDONLY | os.O_NONBLOCK, files)
+            dev, ino, rdev = struct.unpack_from("3Q", fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_LOOP_INFO64)))
+            return dev, ino, rdev
+    return None
 
 
 def require_writable(image: Image) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+from contextlib import suppress
 from typing import Final
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -32,9 +33,14 @@ NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x02, 0x04, 0x08
 # How often a walk is begun again because somebody renames folders on its way.
 _WALKS: Final = 100
 
-# statfs(2), PROC_SUPER_MAGIC.
-_PROC: Final = 0x9FA0
+# statfs(2): PROC_SUPER_MAGIC, FUSE_SUPER_MAGIC.
+_PROC, _FUSE = 0x9FA0, 0x65735546
 _STATFS_SIZE: Final = 256
+
+# EXT4_SUPER_MAGIC, BTRFS_SUPER_MAGIC: their f_fsid is made of a uuid on the disk. XFS_SUPER_MAGIC: of the device's
+# number, which a reboot may change, but FS_IOC_GETFSUUID (Linux 6.9) tells the uuid.
+_NAMED: Final = frozenset({0xEF53, 0x9123683E})
+_XFS, _GETFSUUID = 0x58465342, 0x80111500
 _WAIT_BEFORE, _WRITE, _WAIT_AFTER = 1, 2, 4
 _MAX_HANDLE: Final = 128
 
@@ -78,10 +84,30 @@ def open_resolved(path: str, flags: int, resolve: int, at: int = _AT_FDCWD) -> i
 
 def is_of_the_kernel(fd: int) -> bool:
     """It is in /proc, where a name may mean something else to each process that says it."""
+    return _kind(fd) == _PROC
+
+
+def _kind(fd: int) -> int:
     found = ctypes.create_string_buffer(_STATFS_SIZE)
     if _LIBC.fstatfs(fd, found) != 0:
         raise _last_error()
-    return ctypes.c_long.from_buffer(found).value == _PROC
+    return ctypes.c_long.from_buffer(found).value & 0xFFFFFFFF
+
+
+def filesystem(fd: int) -> str | None:
+    """What names the filesystem of a folder, or file, also after a reboot; None where there is no such."""
+    kind = _kind(fd)
+    if kind in _NAMED:
+        return f"{kind:x}:{os.fstatvfs(fd).f_fsid:x}"
+    if kind == _XFS:
+        with suppress(OSError):  # of a file, whose opening might be noticed, it is not asked
+            folder = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                length, *uuid = fcntl.ioctl(folder, _GETFSUUID, bytes(17))
+            finally:
+                os.close(folder)
+            return f"{kind:x}:{bytes(uuid[:length]).hex()}"
+    return None
 
 
 def rename_new(folder: int, old: str, new: str) -> None:
@@ -127,10 +153,13 @@ def _sync_file_range(fd: int, at: int, length: int, flags: int) -> None:
 
 
 def file_handle(fd: int) -> str | None:
-    """What names an inode for ever, generation included, also after a reboot; None where there is no such.
+    """What names an inode of its filesystem for ever, generation included, also after a reboot; None where there
+    is no such. FUSE has one, and makes it anew with each mount.
 
     ``st_dev`` may change with a reboot, and an inode number is given anew; this stays and does not repeat.
     """
+    if _kind(fd) == _FUSE:
+        return None
     handle, mount = _FileHandle(_MAX_HANDLE), ctypes.c_int()
     pointers = ctypes.byref(handle), ctypes.byref(mount)
     if _LIBC.name_to_handle_at(fd, b"", *pointers, _AT_EMPTY_PATH) != 0:

@@ -25,11 +25,14 @@ import attrs
 
 from taskd.errors import TargetExists, Unproven
 from taskd.model import JSON, Undo
-from taskd.operations.image import Image, Target, blaming, kernel, paths, refuse_other_kinds
+from taskd.operations.image import Image, Target, acl, blaming, kernel, paths, refuse_other_kinds
 from taskd.operations.image.paths import FOLDER, folder_of, opened, walk
 from taskd.operations.image.work import in_own_thread, in_thread
 from taskd.runner import rights
 from taskd.runner.operation import Handle
+
+# What names begin with that only a task's file has.
+PREFIX = ".taskd-"
 
 # Bytes on disk above which a file is closed behind the task's back.
 _BIG = 16 << 20
@@ -41,19 +44,25 @@ class Mark:
 
     The kernel's file handle names inode and generation and outlives a reboot, which ``dev`` may not, and the
     reuse of an inode number, which is as quick as the next file. Where a filesystem has none, ``dev`` and
-    ``ino`` have to do.
+    ``ino`` have to do. ``fs`` names the filesystem, where that has a name: the root of any other may have the same
+    inode and generation.
     """
 
     dev: int
     ino: int
     handle: str | None = None
+    fs: str | None = None
 
     def same(self, other: Mark | None) -> bool:
-        if other is None or self.ino != other.ino:
+        if other is None or self.ino != other.ino or self.elsewhere(other):
             return False
         if self.handle is not None and other.handle is not None:
             return self.handle == other.handle
         return self.dev == other.dev
+
+    def elsewhere(self, other: Mark) -> bool:
+        """It is provably on another filesystem."""
+        return None not in (self.fs, other.fs) and self.fs != other.fs
 
     def json(self) -> dict[str, JSON]:
         return attrs.asdict(self)
@@ -61,7 +70,7 @@ class Mark:
 
 def mark_of(fd: int) -> Mark:
     found = os.fstat(fd)
-    return Mark(found.st_dev, found.st_ino, kernel.file_handle(fd))
+    return Mark(found.st_dev, found.st_ino, kernel.file_handle(fd), kernel.filesystem(fd))
 
 
 def mark_at(path: str) -> Mark | None:
@@ -165,8 +174,8 @@ def _home(path: str, home: Mark, files: ExitStack) -> tuple[int, str]:
     return folder, name
 
 
-def settle(owned: Owned, owner: tuple[int, int] | None, mode: int, path: str) -> None:
-    """Owner, mode, content and name onto the disk. Errors speak of ``path``.
+def settle(owned: Owned, owner: tuple[int, int] | None, mode: int, path: str, like: Image | None = None) -> None:
+    """Owner, mode, content and name onto the disk, and the access list of ``like``. Errors speak of ``path``.
 
     Raises:
         Unproven: the folder was exchanged for another one.
@@ -175,6 +184,9 @@ def settle(owned: Owned, owner: tuple[int, int] | None, mode: int, path: str) ->
         found = os.fstat(owned.fd)
         if owner is not None and owner != (found.st_uid, found.st_gid):
             os.fchown(owned.fd, *owner)
+        if like is not None:
+            # Before the mode, whose group bits are the mask of a list and may be more than the group is to have.
+            acl.carry(like.fd, owned.fd)
         os.fchmod(owned.fd, mode)
         os.fsync(owned.fd)
         folder, _ = _home(owned.path, owned.home, files)
@@ -249,8 +261,7 @@ async def unlink(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] |
 
 async def discard(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] | None = None) -> None:
     """Verb: ``unlink`` in the workspace, where the files are the daemon's own."""
-    with rights.acting(None):
-        await unlink(path, home, file)
+    await in_own_thread(remove, path, read_mark(home), None if file is None else read_mark(file))
 
 
 def remove(path: str, home: Mark, mark: Mark | None) -> None:
@@ -270,8 +281,11 @@ def remove(path: str, home: Mark, mark: Mark | None) -> None:
             pass
         else:
             files.callback(_let_go, fd)
-            if mark.same(mark_of(fd)) if mark is not None else _fresh(os.fstat(fd)):
+            found = mark_of(fd)
+            if mark.same(found) if mark is not None else _fresh(os.fstat(fd)):
                 os.unlink(name, dir_fd=at)
+            elif mark is not None and None in (mark.handle, found.handle) and name.startswith(PREFIX):
+                raise Unproven(path, "whether it is the file that the task made cannot be told")
         # Also where it was gone: whoever removed it may have been stopped before the sync.
         paths.sync(at)
 
@@ -300,7 +314,7 @@ def _moved(folder: str, home: Mark, files: ExitStack) -> int | None:
         Unproven: it cannot be told whether it was moved or removed.
     """
     near, anchor = _nearest(folder, files)
-    if os.fstat(anchor).st_dev != home.dev:
+    if os.fstat(anchor).st_dev != home.dev or home.elsewhere(mark_of(anchor)):
         raise Unproven(near, "the filesystem that the task wrote to is not mounted here")
     if home.handle is None:
         raise Unproven(folder, "it is no longer the folder that the task wrote to")
@@ -333,7 +347,12 @@ def _nearest(folder: str, files: ExitStack) -> tuple[str, int]:
 
 def read_mark(args: Mapping[str, JSON]) -> Mark:
     """A mark as it was journaled."""
-    dev, ino, handle = args["dev"], args["ino"], args.get("handle")
-    if isinstance(dev, int) and isinstance(ino, int) and isinstance(handle, str | None):
-        return Mark(dev, ino, handle)
+    dev, ino, handle, fs = args["dev"], args["ino"], args.get("handle"), args.get("fs")
+    if (
+        isinstance(dev, int)
+        and isinstance(ino, int)
+        and isinstance(handle, str | None)
+        and isinstance(fs, str | None)
+    ):
+        return Mark(dev, ino, handle, fs)
     raise Unproven("journal", "it names no file")

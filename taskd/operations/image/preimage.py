@@ -73,6 +73,7 @@ async def save(handle: Handle, target: Image, ranges: Ranges, passes: Passes, fi
 
     def put(image: Image, data: memoryview, at: int) -> None:
         digest.put(image, data, at)
+        _require_room(image.fd, len(data))  # once more: others fill it, too
         put_sparse(image, data, at)
 
     transfer = Transfer(target, image, packed(old), put=put, sparse=_holes(target), writeback=Writeback(image))
@@ -98,12 +99,20 @@ def _holes(image: Image) -> tuple[int, ...]:
 
 def _sized(owned: Owned, size: int) -> Image:
     with blaming(owned.path):
-        room = os.fstatvfs(owned.fd)
-        free = (room.f_bavail - room.f_blocks // _SPARED) * room.f_frsize
-        if rights.current() is not None and free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        _require_room(owned.fd, size)
         os.ftruncate(owned.fd, size)
         return owned.image(owned.path)
+
+
+def _require_room(fd: int, size: int) -> None:
+    """
+    Raises:
+        OSError: ENOSPC, this task may not take so many bytes more.
+    """
+    if rights.current() is not None:
+        room = os.fstatvfs(fd)
+        if (room.f_bavail - room.f_blocks // _SPARED) * room.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _settle(owned: Owned, target: Image) -> Mapping[str, JSON]:

@@ -20,6 +20,7 @@ from taskd.operations.image import (
     Image,
     Ranges,
     Target,
+    acl,
     blaming,
     clipped,
     find_target,
@@ -27,8 +28,8 @@ from taskd.operations.image import (
     open_image,
     require_replaceable,
 )
-from taskd.operations.image.owned import Owned, make, publish, replacement, settle
-from taskd.operations.image.paths import lstat
+from taskd.operations.image.owned import PREFIX, Owned, make, publish, replacement, settle
+from taskd.operations.image.paths import lstat, walk
 from taskd.operations.image.preimage import open_in_place, save
 from taskd.operations.image.transfer import Method, Transfer, Writeback, compare, pieces_of, put, put_sparse
 from taskd.operations.image.work import Passes, descriptors, in_thread
@@ -64,7 +65,7 @@ class Copy:
 
     @property
     def part(self) -> str:
-        return f".taskd-{self.handle.id}.part"
+        return f"{PREFIX}{self.handle.id}.part"
 
     def expect(self, before: int = 0) -> None:
         """What all passes from here on will be: ``before``, the copy, and the verification."""
@@ -80,7 +81,7 @@ async def anew(copy: Copy, files: ExitStack, *, whole: bool) -> None:
     copy.expect()
     transfer = _transfer(copy, image, onto_holes=True, whole=whole)
     await copy.passes.run(transfer)
-    await in_thread(settle, part, *_owner_and_mode(source, target), copy.path)
+    await in_thread(_settle, copy, part, target)
     await _verify(copy, image)
     await _last_look(copy)
     if target.stat is None and await _publish(copy, part):
@@ -113,11 +114,22 @@ def _sized(part: Owned, path: str, size: int) -> Image:
         return part.image(path)
 
 
-def _owner_and_mode(source: Image, target: Target) -> tuple[tuple[int, int] | None, int]:
-    old = target.stat
-    if old is None:
-        return None, _PRIVATE if source.mode is None else source.mode
-    return (old.st_uid, old.st_gid), old.st_mode & 0o777 if source.mode is None else source.mode
+def _settle(copy: Copy, part: Owned, target: Target) -> None:
+    """With the mode of the source, and the owner of the file that it will replace."""
+    old, mode = target.stat, copy.source.mode()
+    if mode is None:
+        mode = _PRIVATE if old is None else _mode_at(target.path)
+    settle(part, None if old is None else (old.st_uid, old.st_gid), mode, copy.path)
+
+
+def _mode_at(path: str) -> int:
+    with blaming(path), ExitStack() as files:
+        try:
+            found = walk(path, os.O_NOFOLLOW, files)
+        except FileNotFoundError:
+            return _PRIVATE
+        # What is open by O_PATH has no attributes of its own.
+        return acl.mode_of(f"/proc/self/fd/{found}", os.fstat(found))
 
 
 def _replacement(copy: Copy, part: Owned) -> Undo:
@@ -127,7 +139,7 @@ def _replacement(copy: Copy, part: Owned) -> Undo:
         raise TargetChanged(copy.path)
     if target.stat is not None:
         require_replaceable(target)
-        settle(part, *_owner_and_mode(copy.source, target), copy.path)
+        _settle(copy, part, target)
     return replacement(part, target)
 
 
@@ -169,7 +181,7 @@ async def _build(copy: Copy, part: Owned, files: ExitStack) -> None:
     transfer = _transfer(copy, image, onto_holes=False)
     await copy.passes.run(transfer)
     owner = (old.stat.st_uid, old.stat.st_gid)
-    await in_thread(settle, part, owner, old.stat.st_mode & 0o7777, copy.path)
+    await in_thread(settle, part, owner, old.stat.st_mode & 0o7777, copy.path, old)
     await _verify(copy, image)
     await _last_look(copy)
     finish = await in_thread(_merged_replacement, copy, part, old)

@@ -15,16 +15,15 @@ from typing import Final, TypeVar
 
 import attrs
 import trio
-from trio.lowlevel import RunVar
 
 from taskd.operations.image.transfer import Transfer, Writeback
 from taskd.runner import rights
 
 T = TypeVar("T")
 
-# One thread for each task that the runner lets run at once: they never wait for one another.
+# One thread of its user's for each task that the runner lets run at once: they never wait for one another. An undo
+# runs beside these, and where a disk does not answer nothing bounds how many do: they take none of another's.
 _THREADS: Final = 64
-_limiter: RunVar[trio.CapacityLimiter] = RunVar("taskd copy threads")
 
 # Seconds after which a hop takes no further chunk, and progress is told. To reach a thread and to come back costs
 # milliseconds on a busy machine.
@@ -41,18 +40,18 @@ _PAGE: Final = 4096
 
 async def in_thread(function: Callable[..., T], *args: object) -> T:
     """Call it in a worker thread, with the task's rights; a cancel waits until it has returned."""
-    try:
-        limiter = _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
-    return await rights.in_thread(function, *args, limiter=limiter)
+    return await rights.in_thread(function, *args, limiter=_limiter())
 
 
 async def in_own_thread(function: Callable[..., T], *args: object) -> T:
     """``in_thread`` with the daemon's own rights, for what is in its workspace."""
+    limiter = _limiter()
     with rights.acting(None):
-        return await in_thread(function, *args)
+        return await rights.in_thread(function, *args, limiter=limiter)
+
+
+def _limiter() -> trio.CapacityLimiter:
+    return rights.threads(("copy", rights.uid()), _THREADS)
 
 
 @asynccontextmanager
