@@ -732,6 +732,13 @@ MUTANTS = (
         RUNNER,
     ),
     Mutant(
+        "one user's calls have all the places in a queue",
+        "service/turns.py",
+        "self._locks.setdefault((caller.user, what), trio.Lock())",
+        'self._locks.setdefault(("", what), trio.Lock())',
+        ("tests/test_turns.py",),
+    ),
+    Mutant(
         "a task that is only being made is in a list",
         "service/gate.py",
         "        return known if known.revision else None\n",

@@ -73,8 +73,6 @@ class Registry:
 
     feed: Feed = attrs.field(factory=Feed)
     logs: Logs = attrs.field(factory=Logs)
-    # Whoever gathers much from the feed takes its turn here, one after the other.
-    turn: trio.Lock = attrs.field(factory=trio.Lock)
     noted: Noted = _unnoted
     places: Places = attrs.field(factory=Places)
     _parts: dict[str, set[str]] = attrs.field(factory=dict)

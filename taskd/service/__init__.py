@@ -35,10 +35,11 @@ from taskd.runner.producer import End
 from taskd.service import bounds, destroying, making, notes
 from taskd.service.deputy import rights_of
 from taskd.service.foreign import check, label_of
-from taskd.service.gate import gated, listed, page
+from taskd.service.gate import gated, lines, listed, page
 from taskd.service.health import Health
 from taskd.service.report import Report, joined, reported
 from taskd.service.tokens import OVER, Tokens
+from taskd.service.turns import Turns
 from taskd.states import State
 from taskd.store import Query, Store
 
@@ -68,6 +69,7 @@ class Service:
     roots: tuple[str, ...] = ()
     host: str = attrs.field(factory=socket.gethostname)
     making: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
+    turns: Turns = attrs.field(factory=Turns, init=False)
     metrics: Metrics = attrs.field(factory=Metrics)
     health: Health = attrs.field(default=attrs.Factory(Health.of, takes_self=True))
     tokens: Tokens = attrs.field(
@@ -164,17 +166,14 @@ class Service:
 
     async def numbered(self, caller: Caller, seq: int) -> Task:
         """The newest snapshot of the task with that ``seq``. Raises DoesNotExist."""
-        found = await self.store.list(Query(newest_first=False, after=seq - 1, limit=1))
+        async with self.turns.of(caller, "read"):
+            found = await self.store.list(Query(newest_first=False, after=seq - 1, limit=1))
         task = await self.newest(found[0].id) if found and found[0].seq == seq else None
         return access.check(caller, "get", task, str(seq))
 
     async def list(self, caller: Caller, query: Query) -> Sequence[Task]:
         """A page of the tasks that the caller may see, newest snapshots."""
-        if not access.sees_all(caller):
-            if query.owner not in (None, caller.user):
-                return ()
-            query = attrs.evolve(query, owner=caller.user)
-        return await page(self, query)
+        return await page(self, caller, query)
 
     def sees(self, caller: Caller, task: Task) -> bool:
         """The caller may know of this task (law L11)."""
@@ -186,7 +185,8 @@ class Service:
 
     async def ids(self, caller: Caller, operation: str | None = None) -> Sequence[str]:
         """The ids of all tasks that the caller may see, oldest first."""
-        return await self.store.ids(owner=listed(caller), operation=operation)
+        async with self.turns.of(caller, "read"):
+            return await self.store.ids(owner=listed(caller), operation=operation)
 
     @gated("wait")
     async def wait(
@@ -364,15 +364,7 @@ class Service:
     @gated("log")
     async def log(self, caller: Caller, task: Task, start: int = 0, limit: int = 1000) -> Sequence[LogLine]:
         """At most ``limit`` lines of the task's log from number ``start`` on."""
-        return await self.lines(task.id, start, limit)
-
-    async def lines(self, id: str, start: int, limit: int) -> Sequence[LogLine]:
-        """``log``, for whoever has asked the gate: the newest lines from memory, others from the store."""
-        live = self.registry.get(id)
-        if live is not None and start >= live.log_end:
-            return ()
-        newest = self.registry.logs.after(id, start, limit=limit)
-        return await self.store.log(id, start, limit) if newest is None else newest
+        return await lines(self, caller, task.id, start, limit)
 
     @gated("recover")
     async def recover(self, caller: Caller, task: Task) -> Task:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import attrs
 
 from taskd import access
-from taskd.model import Caller, Task
+from taskd.model import Caller, LogLine, Task
 from taskd.store import Query
 
 if TYPE_CHECKING:
@@ -58,15 +58,20 @@ async def shown(service: Service, read: Task) -> Task | None:
     return await service.newest(read.id) if read.open else read
 
 
-async def page(service: Service, query: Query) -> Sequence[Task]:
-    """The newest snapshots of a page of the store; it is short only where there are no more.
+async def page(service: Service, caller: Caller, query: Query) -> Sequence[Task]:
+    """The newest snapshots of a page of what the caller may see; it is short only where there are no more.
 
     What is not shown is made up for by what comes after it, for whoever walks takes a short page for the last.
     """
+    if not access.sees_all(caller):
+        if query.owner not in (None, caller.user):
+            return ()
+        query = attrs.evolve(query, owner=caller.user)
     read: list[Task] = []
     more = query
     while True:
-        rows = await service.store.list(more)
+        async with service.turns.of(caller, "read"):
+            rows = await service.store.list(more)
         read += rows
         # All of them, each time: while more was read, newer snapshots may have been told than were shown before.
         newest = [task for each in read if (task := await shown(service, each)) is not None]
@@ -77,14 +82,27 @@ async def page(service: Service, query: Query) -> Sequence[Task]:
 
 async def ids_text(service: Service, caller: Caller, operation: str | None = None) -> bytes:
     """What ``ids`` gives, in JSON."""
-    return ids_at_hand(service, caller, operation) or await service.store.ids_text(
-        owner=listed(caller), operation=operation
-    )
+    if (text := ids_at_hand(service, caller, operation)) is not None:
+        return text
+    async with service.turns.of(caller, "read"):
+        return await service.store.ids_text(owner=listed(caller), operation=operation)
 
 
 def ids_at_hand(service: Service, caller: Caller, operation: str | None = None) -> bytes | None:
     """What ``ids`` gives, in JSON, where it need not wait for the store; else None."""
     return service.store.ids_at_hand(owner=listed(caller), operation=operation)
+
+
+async def lines(service: Service, caller: Caller, id: str, start: int, limit: int) -> Sequence[LogLine]:
+    """``log``, for whoever has asked the gate: the newest lines from memory, others from the store."""
+    live = service.registry.get(id)
+    if live is not None and start >= live.log_end:
+        return ()
+    newest = service.registry.logs.after(id, start, limit=limit)
+    if newest is not None:
+        return newest
+    async with service.turns.of(caller, "read"):
+        return await service.store.log(id, start, limit)
 
 
 def listed(caller: Caller) -> str | None:

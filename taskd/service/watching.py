@@ -34,7 +34,7 @@ from taskd.model import Caller, LogLine, Task
 from taskd.registry import Feed
 from taskd.registry.logs import OVERHEAD
 from taskd.registry.weight import weigh
-from taskd.service import places
+from taskd.service import gate, places
 from taskd.states import ENDED
 from taskd.store import Query
 
@@ -153,11 +153,11 @@ class Watch:
     async def _gather(self, notices: AsyncGenerator[Notice | None]) -> tuple[bool, Sequence[Notice]]:
         """Some notices that are due, and whether they are all for now.
 
-        One watcher gathers at a time: a crowd that is rung at once must not keep those waiting whom it watches,
-        and while one waits for its turn, what it is to be told gathers into less.
+        Of one user's watchers one gathers at a time: a crowd that is rung at once must not keep those waiting whom
+        it watches, and while one waits for its turn, what it is to be told gathers into less.
         """
         due: list[Notice] = []
-        async with self.service.registry.turn:
+        async with self.service.turns.of(self.caller, "watch"):
             count = load = 0
             while count < BATCH and load < LOAD:
                 notice = await anext(notices)
@@ -197,7 +197,7 @@ class Watch:
         if gone:
             lines = self.service.registry.logs.last(id, start, self._stood, PAGE)
         else:
-            lines = await self.service.lines(id, start, PAGE)
+            lines = await gate.lines(self.service, self.caller, id, start, PAGE)
         if lines:
             self._told[id] = lines[-1].n + 1
         return lines
@@ -292,7 +292,8 @@ class Watch:
         """Some tasks, or their ids, among which are those that have ended since; and where to go on, if at all."""
         owner = None if access.may_produce_for_others(self.caller) else self.caller.user
         query = Query(states=ENDED, since=since, owner=owner, newest_first=False, after=after, limit=PAGE)
-        page = await self.service.store.list(query)
+        async with self.service.turns.of(self.caller, "read"):
+            page = await self.service.store.list(query)
         found: list[Task | str] = []
         for each in page:
             # One that is alive is being recovered: the store need not have its newest snapshot.

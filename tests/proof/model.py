@@ -34,7 +34,7 @@ from taskd.dialects import table
 from taskd.errors import DoesNotExist, TaskdError
 from taskd.model import JSON, Caller, Task, Undo
 from taskd.operations import Handle, Operation, external
-from taskd.service import Service, watching
+from taskd.service import Service, gate, watching
 from taskd.service.watching import Kind, Notice
 from taskd.states import State
 from taskd.store import Store
@@ -527,7 +527,8 @@ class Run:
         self.law.published.update(completed, gone)
 
     async def lines(self, task: Task | None) -> Sequence[str]:
-        return () if task is None else [line.line for line in await self.service.lines(task.id, 0, 1000)]
+        found = () if task is None else await gate.lines(self.service, ROOT, task.id, 0, 1000)
+        return [line.line for line in found]
 
     async def compared(self) -> AsyncIterator[str]:
         """What is not as the law says."""

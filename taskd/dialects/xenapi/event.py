@@ -222,8 +222,8 @@ async def _from(visit: Visit, classes: tuple[str, ...], token: str, timeout: flo
     with feed.bell(*_places(visit, asked)) as bell:
         while True:
             with visit.known.waiting(float("inf")):
-                # One after the other, so that between the records of two calls others have their turn.
-                async with visit.desk.building:
+                # One after the other, so that between the records of a user's two calls others have their turn.
+                async with visit.service.turns.of(visit.caller, "event"):
                     if since.known_to(feed):
                         found = _changed(visit, asked, since.revision)
                     else:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import attrs
-import trio
 
 from taskd import __version__
 from taskd.errors import XenApiError
@@ -52,7 +51,6 @@ class Desk:
 
     service: Service
     _slips: dict[str, Slip] = attrs.field(factory=dict)
-    building: trio.Lock = attrs.field(factory=trio.Lock)
 
     @property
     def host(self) -> str:

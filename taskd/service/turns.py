@@ -1,0 +1,29 @@
+"""Turns by user, ahead of what all users share: whoever asks a thousand times has one place in the queue, not all.
+
+The law: what all wait for in one queue is waited for by whoever has a turn, and by nobody else. So before what a
+user asks for comes, of each other user, at most one thing.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+from weakref import WeakValueDictionary
+
+import attrs
+import trio
+
+from taskd.model import Caller
+
+# The store's reader; a batch of what a watch tells; the events of XenAPI.
+What: TypeAlias = Literal["read", "watch", "event"]
+
+
+@attrs.define(eq=False)
+class Turns:
+    """Whose turn it is; of a user who neither has one nor waits nothing is kept."""
+
+    _locks: WeakValueDictionary[tuple[str, str], trio.Lock] = attrs.field(factory=WeakValueDictionary)
+
+    def of(self, caller: Caller, what: What) -> trio.Lock:
+        """What the user's calls take one after the other, in the order in which they come."""
+        return self._locks.setdefault((caller.user, what), trio.Lock())
