@@ -6,7 +6,7 @@ there is nothing yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Final, Literal
 
@@ -117,22 +117,23 @@ async def _list(service: Service, caller: Caller, params: ListParams) -> JSON:
         limit=params.page_size + 1,
     )
     tasks = await service.list(caller, query)
-    page = _page(map(record, tasks[: params.page_size]))
-    more = len(page) < len(tasks)
-    return {"tasks": page, "next_cursor": str(tasks[len(page) - 1].seq) if more else None}
+    page, count = _page(map(record, tasks[: params.page_size]))
+    more = count < len(tasks)
+    return {"tasks": page, "next_cursor": str(tasks[count - 1].seq) if more else None}
 
 
-def _page(some: Iterable[JSON]) -> Sequence[JSON]:
-    """As many of them as PAGE_BYTES of JSON hold, one at least."""
-    page: list[JSON] = []
+def _page(some: Iterable[JSON]) -> tuple[JSON, int]:
+    """As many of them as PAGE_BYTES of JSON hold, one at least, in a list; and how many these are."""
+    page: list[bytes] = []
     size = 0
     for each in some:
         text = codec.dumps(each)
         size += len(text)
         if page and size > PAGE_BYTES:
             break
-        page.append(codec.Written(text))
-    return page
+        page.append(text)
+    # As one: each by itself would keep the 8 KiB that orjson wrote it in.
+    return codec.Written(b"[" + b",".join(page) + b"]"), len(page)
 
 
 @attrs.frozen
@@ -207,8 +208,8 @@ async def _log(service: Service, caller: Caller, params: LogParams) -> JSON:
     if params.start < 0:
         raise BadParams("params.from", "must not be negative")
     lines = await service.log(caller, params.id, min(params.start, LARGEST), params.limit)
-    page = _page(map(codec.unstructure, lines))
-    return {"lines": page, "next": lines[len(page) - 1].n + 1 if page else params.start}
+    page, count = _page(map(codec.unstructure, lines))
+    return {"lines": page, "next": lines[count - 1].n + 1 if count else params.start}
 
 
 @attrs.frozen

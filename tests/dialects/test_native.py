@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
+from functools import partial
 from pathlib import Path
 
 import trio
 
+from taskd import codec
+from taskd.dialects import table
+from tests.bench import ROOT
 from tests.server.conftest import Start, daemon
 
 __all__ = ["daemon"]  # the fixture
@@ -84,6 +89,22 @@ async def test_a_walk_through_pages_sees_every_task_once(daemon: Start) -> None:
                 if cursor is None:
                     break
             assert seen == expected
+
+
+async def test_the_pages_of_a_batch_take_little_more_memory_than_they_are_long(daemon: Start) -> None:
+    """Each record kept 8 KiB: the batches of one user had grown the daemon to 8 GiB."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    async with daemon() as running:
+        for _ in range(200):
+            await running.service.start(ROOT, "external", {})
+        ask = partial(table()["Task.list"], running.service, ROOT, {"page_size": 1000})
+        before, pages = resident(), [await ask() for _ in range(100)]
+        grown = resident() - before
+
+    assert grown < 3 * len(codec.dumps(pages))
 
 
 async def test_a_list_is_filtered(daemon: Start) -> None:
