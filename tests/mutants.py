@@ -739,6 +739,13 @@ MUTANTS = (
         ("tests/test_turns.py",),
     ),
     Mutant(
+        "a batch is worked off for whoever has gone",
+        "connection/__init__.py",
+        "watched = rpc.is_batch_of_calls(message)",
+        "watched = False",
+        ("tests/server/test_hostile.py", "-k", "whose_peer"),
+    ),
+    Mutant(
         "a task that is only being made is in a list",
         "service/gate.py",
         "        return known if known.revision else None\n",

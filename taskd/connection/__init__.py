@@ -4,7 +4,7 @@ Quick calls are answered in the order they came, one after the other, so that a 
 reads is slowed down by its own socket. Long calls (``Task.wait``) of a JSON framing are answered when they are
 ready and hold up nobody; over HTTP, where answers have the order of the requests, they hold up what comes after
 them on this connection. A peer that closes its sending side still gets all its answers; for one that hangs up,
-and when the daemon stops, nothing waits any more.
+and when the daemon stops, nothing waits any more, and of a batch of calls of the former no more is begun.
 
 Who calls is the peer, or over HTTP whom the token says that a proxy passes on; a WebSocket is its caller's for
 good, and is closed when the token is withdrawn. A stream of notifications (``Task.watch``) is sent in the turns
@@ -34,7 +34,7 @@ from taskd.connection.frames import Frames, calling
 from taskd.connection.outgoing import WRITTEN, Outgoing
 from taskd.connection.rest import TURN, Rest
 from taskd.connection.room import Room
-from taskd.connection.streams import Opened, Subscriptions, until_gone
+from taskd.connection.streams import Opened, Subscriptions, until_gone, while_there
 from taskd.dialects.xenapi import XenApi
 from taskd.errors import TaskdError, Unauthenticated, UnknownMethod, WireError, XenApiError
 from taskd.metrics import UNKNOWN
@@ -317,7 +317,8 @@ class Connection:
             answering.start_soon(opened.follow, *each, self._out.tell)
 
     async def _reply(self, message: JSON, context: Context, subtask_of: str = "") -> JSON | None:
-        return await rpc.answer(
+        answer = partial(
+            rpc.answer,
             message,
             self.calls.awaited,
             context,
@@ -327,6 +328,8 @@ class Connection:
             positional=rpc.Part(self._positional, subtask_of),
             refused=self._refused,
         )
+        watched = rpc.is_batch_of_calls(message) and not self._is_long(message)
+        return await (while_there(self._watch, answer) if watched else answer())
 
     def _refused(self, error: TaskdError) -> None:
         if isinstance(error, UnknownMethod) and error.method not in self.calls.methods:

@@ -10,7 +10,7 @@ import logging
 import select
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -21,6 +21,8 @@ from taskd.errors import DoesNotExist, TaskdError, TooManySubscriptions
 from taskd.model import JSON
 
 logger = logging.getLogger("taskd.connection")
+
+T = TypeVar("T")
 
 # Sends messages in their turn, if ``wanted`` is still true then.
 Send = Callable[[Sequence[JSON], Callable[[], bool]], Awaitable[None]]
@@ -45,6 +47,20 @@ async def until_gone(stream: trio.SocketStream) -> None:
         if gone(stream):
             return
         await trio.sleep(LOOK)
+
+
+async def while_there(watch: Callable[[trio.CancelScope], Awaitable[None]], call: Callable[[], Awaitable[T]]) -> T:
+    """What ``call`` gives, for a peer that waits for it: ``watch`` cancels a scope when it has gone.
+
+    Raises:
+        BrokenResourceError: it has.
+    """
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, nursery.cancel_scope)
+        result = await call()
+        nursery.cancel_scope.cancel()
+        return result
+    raise trio.BrokenResourceError
 
 
 @attrs.define(eq=False)

@@ -203,6 +203,11 @@ def reduced(message: JSON) -> JSON:
     return {name: message[name] for name in ("jsonrpc", "method", "params", "id") if name in message}
 
 
+def is_batch_of_calls(message: JSON) -> bool:
+    """To some member an answer is wanted: a batch of notifications alone is none."""
+    return isinstance(message, list) and any(isinstance(each, dict) and "id" in each for each in message)
+
+
 def methods_in(message: JSON) -> frozenset[str]:
     """The names of the methods that a message calls, or would call if it were valid."""
     members = message if isinstance(message, list) else [message]

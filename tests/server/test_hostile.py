@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import socket
 
+import attrs
 import pytest
 import trio
 
 from taskd.errors import BadParams
 from taskd.service import bounds
+from tests.bench import ROOT
 from tests.counted import calls
 from tests.server.conftest import Daemon, Peer, Start
 
@@ -201,3 +204,39 @@ async def test_who_waits_by_the_hundred_and_does_not_read_is_let_go_of(daemon: S
                 pass
         assert received < 200 * 50_000
         assert len(await producer.call("Task.ls")) == 1
+
+
+def batch(*calls: tuple[str, dict[str, object]], wanted: bool = True) -> bytes:
+    each = [{"jsonrpc": "2.0", "method": method, "params": params} for method, params in calls]
+    return json.dumps([{**one, "id": n} if wanted else one for n, one in enumerate(each)]).encode()
+
+
+START: tuple[str, dict[str, object]] = ("Task.start", {"operation": "external"})
+LIST: tuple[str, dict[str, object]] = ("Task.list", {})
+
+
+@pytest.mark.parametrize("head", ["", "POST /jsonrpc HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n"])
+async def test_of_a_batch_whose_peer_has_gone_nothing_more_is_begun(daemon: Start, head: str) -> None:
+    """Sixty thousand lists were read on for somebody who had left, and all others waited."""
+    asked = batch(START, *[LIST] * 300, START)
+    async with daemon() as running:
+        async with running.service.turns.of(attrs.evolve(ROOT, user=getpass.getuser()), "read"):
+            async with running.peer() as peer:
+                await peer.send(head.format(len(asked)).encode() + asked)
+                with trio.fail_after(20):
+                    while not len(running.service.registry):
+                        await trio.sleep(0.01)
+            with trio.fail_after(20):
+                while running.service.health.connections:
+                    await trio.sleep(0.01)
+        async with running.peer() as peer:
+            assert len(await peer.call("Task.ls")) == 1
+
+
+async def test_a_batch_that_wants_no_answer_is_done_for_whoever_has_gone_too(daemon: Start) -> None:
+    async with daemon() as running:
+        async with running.peer() as peer:
+            await peer.send(batch(*[START] * 300, wanted=False))
+        with trio.fail_after(20):
+            while len(running.service.registry) < 300:
+                await trio.sleep(0.01)
