@@ -24,7 +24,6 @@ from urllib.parse import parse_qsl, unquote
 
 import attrs
 import orjson
-import trio
 
 from taskd import __version__, metrics, rpc
 from taskd.dialects import Asked, Face, Reply, native
@@ -53,7 +52,8 @@ SOCKETS: Final[Mapping[str, str]] = {JSONRPC: RPC, "/api/tasks": FRAMES}
 # Most fields of a query.
 FIELDS: Final = 1000
 
-# Bytes of XML that are read between two looks at the other connections; the codec is slow.
+# Bytes of XML that are read, or of JSON that are written as XML, between two looks at the other connections; the
+# codec is slow.
 AT_ONCE: Final = 16384
 
 # Bytes of JSON-RPC that may be read a second time, where it turns out that they are no call for ``at_once``.
@@ -228,18 +228,18 @@ async def _jsonrpc(request: Request, site: Site) -> Response:
 
 async def _xmlrpc(request: Request, site: Site) -> Response:
     caller = site.known
-    read = partial(xml.read, request.body, site.max_depth)
+    read, turns = partial(xml.read, request.body, site.max_depth), site.service.turns
     try:
-        call = read() if len(request.body) <= AT_ONCE else await trio.to_thread.run_sync(read)
+        call = read() if len(request.body) <= AT_ONCE else await turns.in_thread(caller, read)
     except WireError as error:
         site.service.metrics.refused(error)
         return Response(200, xml.fault(error), XML_TYPE)
     write = xml.bare if call.method.replace("_", ".").lower() == "system.listmethods" else xml.success
     try:
         value = await site.call(caller, call.method, call.args, _subtask_of(request))
-        # Whole tables of records can be in it.
-        large = isinstance(value, dict | list)
-        body = await trio.to_thread.run_sync(write, value) if large else write(value)
+        # Whole tables of records can be in it; what is short need not wait for somebody else's.
+        large = len(orjson.dumps(value, default=repr)) > AT_ONCE
+        body = await turns.in_thread(caller, partial(write, value)) if large else write(value)
     except XenApiError as error:
         site.service.metrics.refused(error)
         body = xml.failure(error)

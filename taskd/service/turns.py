@@ -6,7 +6,8 @@ user asks for comes, of each other user, at most one thing.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Callable
+from typing import Literal, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 import attrs
@@ -14,8 +15,10 @@ import trio
 
 from taskd.model import Caller
 
-# The store's reader; a batch of what a watch tells; the events of XenAPI.
-What: TypeAlias = Literal["read", "watch", "event"]
+T = TypeVar("T")
+
+# The store's reader; a batch of what a watch tells; the events of XenAPI; the thread for what computes long.
+What: TypeAlias = Literal["read", "watch", "event", "thread"]
 
 
 @attrs.define(eq=False)
@@ -23,7 +26,17 @@ class Turns:
     """Whose turn it is; of a user who neither has one nor waits nothing is kept."""
 
     _locks: WeakValueDictionary[tuple[str, str], trio.Lock] = attrs.field(factory=WeakValueDictionary)
+    _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     def of(self, caller: Caller, what: What) -> trio.Lock:
         """What the user's calls take one after the other, in the order in which they come."""
         return self._locks.setdefault((caller.user, what), trio.Lock())
+
+    async def in_thread(self, caller: Caller, call: Callable[[], T]) -> T:
+        """Call what computes long, in the one thread for that; a cancel waits until it has returned.
+
+        More threads would not be faster, for they have one interpreter, and the event loop would have as much less
+        of it.
+        """
+        async with self.of(caller, "thread"):
+            return await trio.to_thread.run_sync(call, limiter=self._thread)

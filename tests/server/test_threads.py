@@ -130,6 +130,32 @@ async def test_copies_onto_a_disk_that_does_not_answer_take_no_thread_of_other_u
             disk.answers.set()
 
 
+async def test_long_xml_is_read_and_written_in_one_thread_and_callers_are_looked_up_meanwhile(
+    daemon: Start,
+) -> None:
+    """Sixteen threads of it left the event loop a turn in a second."""
+    answers = list[JSON]()
+
+    async def ask(number: int) -> None:
+        async with web(serving) as peer:
+            long = ("task.get_all_records", session) if number % 2 else ("system.listMethods", [number] * 1000)
+            answers.append(await peer.xml(*long))
+
+    async with daemon() as serving, web(serving) as other, trio.open_nursery() as nursery:
+        session = (await other.xml("session.login_with_password", "", ""))["Value"]
+        for _ in range(30):
+            task = (await other.xml("task.create", session, "label", ""))["Value"]
+        async with serving.service.turns._thread:
+            for number in range(2 * MOST):
+                nursery.start_soon(ask, number)
+            await wait_all_tasks_blocked(0.01)
+            assert (await other.xml("task.get_record", session, task))["Status"] == "Success"
+            async with serving.peer() as late:
+                assert len(await late.call("Task.ls")) == 30
+            assert answers == []
+    assert len(answers) == 2 * MOST
+
+
 NONE = "can't start new thread"
 
 
