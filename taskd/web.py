@@ -7,7 +7,8 @@ reply, a notification, is answered with 204.
 There is no ``Access-Control-Allow-Origin``, though xapi sends one: on a Unix socket are no browsers, and where
 somebody forwards it to a port, no web page shall read the answers, or do anything. So a request with an
 ``Origin``, which browsers send with all that could, is refused where the kernel alone says who calls: any page
-could send it, and by its DNS be of the same origin. Where a token says who calls, a page that has one may.
+could send it, and by its DNS be of the same origin. A GET of a page to its own origin has none; it is told by its
+``Host``, the page's. Where a token says who calls, a page that has one may.
 
 Dialects with paths of their own (``dialects.Face``) stand beside the table; the last segment of a path may be an
 id. Whoever must present a token and has none is answered with 401, in the dialect's own shape.
@@ -16,6 +17,7 @@ id. Whoever must present a token and has none is answered with 401, in the diale
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from time import perf_counter
@@ -120,10 +122,29 @@ def socket(request: Request, site: Site, table: Paths) -> tuple[str, Response | 
 
 
 def _of_a_page(request: Request, site: Site) -> Response | None:
-    """The refusal of what a web page sends who has no token."""
-    if request.header("origin") is None or not isinstance(site.caller, Caller) or site.caller.token is not None:
+    """The refusal of what a web page sends, or may have sent, who has no token."""
+    if not isinstance(site.caller, Caller) or site.caller.token is not None:
         return None
-    return sentence(403, "a web page gets no answer without a token: the request has an Origin")
+    if request.header("origin") is not None:
+        return sentence(403, "a web page gets no answer without a token: the request has an Origin")
+    # What is here and not a dialect's tells of no task. A WebSocket of a page has an Origin.
+    asks = request.method in {"GET", "HEAD"} and not request.websocket and request.path not in PATHS
+    if asks and _of_dns(request.header("host") or ""):
+        return sentence(403, "a web page gets no answer without a token: its Host may be one's; localhost is not")
+    return None
+
+
+def _of_dns(host: str) -> bool:
+    """A name that somebody may have in DNS and lead wherever they like, so also to a forwarder of our socket.
+
+    Not so an address, ``localhost``, a word without a dot, and the path of a socket as clients write it: in
+    percents, or as XenAPI's does (``wire.http``), where it ends in ``.sock``.
+    """
+    match = _DOTTED.fullmatch(host)
+    return match is not None and not (match[1].isdecimal() or match[1].lower() in {"localhost", "sock"})
+
+
+_DOTTED: Final = re.compile(r"(?:[\w-]+\.)+([\w-]+)\.?(?::\d*)?")
 
 
 def _unauthenticated(error: Unauthenticated) -> Response:

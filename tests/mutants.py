@@ -746,6 +746,13 @@ MUTANTS = (
         ("tests/server/test_hostile.py", "-k", "whose_peer"),
     ),
     Mutant(
+        "a page whose DNS leads to a forwarder of the socket reads tasks",
+        "web.py",
+        "    if asks and _of_dns(",
+        "    if False and _of_dns(",
+        ("tests/server/test_http.py", "-k", "page_whose_dns"),
+    ),
+    Mutant(
         "a task that is only being made is in a list",
         "service/gate.py",
         "        return known if known.revision else None\n",

@@ -19,6 +19,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from taskd.dialects import native
+from tests.bench import ROOT
 from tests.server.conftest import Daemon, Start
 
 Json = object
@@ -283,6 +284,44 @@ async def test_a_path_says_what_can_be_done_there(
         assert (reply.status, reply.headers.get("allow")) == (status, allow)
         assert reply.body == b"" if sentence is None else sentence in reply.sentence()
         assert await peer.post(LS) == NOTHING
+
+
+LIST = "/koodrive/ose/v1/task/list"
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example.com", "evil.example.com:8080", "EVIL.com.", "a_b.evil.com", "1.evil.com"]
+)
+async def test_a_page_whose_dns_leads_here_reads_no_task(daemon: Start, host: str) -> None:
+    """Its GET is to its own origin, and has no Origin."""
+    async with daemon() as running, running.peer() as peer:
+        for method, path, status in (("GET", LIST, 403), ("HEAD", LIST, 403), ("GET", "/metrics", 200)):
+            assert await status_of(peer.stream, method, path, host) == status
+
+
+async def test_whoever_has_a_token_reads_under_any_name(daemon: Start) -> None:
+    async with daemon(proxies=(getpass.getuser(),)) as running, running.peer() as peer:
+        _, secret = await running.service.tokens.add(ROOT, "ann", ["user"])
+        bearer = f"Authorization: Bearer {secret}\r\n"
+        assert await status_of(peer.stream, "GET", LIST, "cloud.example.com", bearer) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "localhost:8080", "a.localhost", "taskd", "127.0.0.1", "10.1.2.3:8080", "[::1]:8080",
+        "_run_taskd_taskd.sock", "%2Frun%2Ftaskd%2Ftaskd.sock", "%2ftmp%2fa.b%2ftaskd.socket:80",
+    ],
+)  # fmt: skip
+async def test_whoever_names_an_address_or_a_socket_as_host_reads(daemon: Start, host: str) -> None:
+    async with daemon() as running, running.peer() as peer:
+        assert await status_of(peer.stream, "GET", LIST, host) == 200
+
+
+async def status_of(stream: trio.SocketStream, method: str, path: str, host: str, more: str = "") -> int:
+    web = Web(stream)
+    await stream.send_all(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode())
+    return (await web.reply(to_head=method == "HEAD")).status
 
 
 async def test_a_compressed_body_is_refused_before_it_is_looked_at(daemon: Start) -> None:
