@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import attrs
 
-from tests.others import connected_as_nobody
+from tests.others import NOBODY, connected_as_nobody
 from tests.process import PATIENCE, DaemonProcess
 from tests.well_behaved import Found, WellBehaved, well_behaved
 
@@ -48,10 +48,11 @@ class Ground:
         return self.daemon.process.pid
 
     @contextmanager
-    def crowd(self, number: int) -> Iterator[Sequence[socket.socket]]:
-        """So many connections."""
+    def crowd(self, number: int, users: int = 1) -> Iterator[Sequence[socket.socket]]:
+        """So many connections, of so many users."""
         with ExitStack() as stack:
-            yield [stack.enter_context(connected_as_nobody(self.path)) for _ in range(number)]
+            uids = [NOBODY.pw_uid - n % users for n in range(number)]
+            yield [stack.enter_context(connected_as_nobody(self.path, uid)) for uid in uids]
 
     @contextmanager
     def talking(self) -> Iterator[Talk]:
@@ -113,14 +114,14 @@ def as_socket(registered: object) -> socket.socket:
 
 
 def room_for_idle() -> int:
-    """How many of the idle connections this process and the daemon may have."""
+    """How many of the idle connections this process may have, and the daemon, which keeps a quarter for root."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return min(IDLE, hard - 1200)
+    return min(IDLE, (hard - 1200) * 3 // 4)
 
 
 def idle(ground: Ground) -> None:
-    """They have asked once, are there, and hang up together."""
-    with ground.crowd(room_for_idle()) as sockets:
+    """They have asked once, are there, and hang up together. One user could not have so many."""
+    with ground.crowd(room_for_idle(), users=2) as sockets:
         for sock in sockets:
             sock.sendall(line("Task.get", id="none"))
         for sock in sockets:

@@ -27,14 +27,14 @@ def being(uid: int, gid: int, groups: Sequence[int]) -> Iterator[None]:
         os.setgroups(before[0])
 
 
-def connected_as_nobody(path: str) -> socket.socket:
-    """A connection of another user's, where we are root; else one of our own."""
+def connected_as_nobody(path: str, uid: int = NOBODY.pw_uid) -> socket.socket:
+    """A connection of another user's, of that ``uid``, where we are root; else one of our own."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         if os.geteuid() != 0:
             sock.connect(path)
         else:
-            with being(NOBODY.pw_uid, NOBODY.pw_gid, []):
+            with being(uid, NOBODY.pw_gid, []):
                 sock.connect(path)
     except BaseException:
         sock.close()

@@ -32,7 +32,8 @@ CHANGES: Final = {
     "mkdir": 83, "rmdir": 84, "link": 86, "unlink": 87, "symlink": 88, "chmod": 90, "fchmod": 91, "fchown": 93,
     "mkdirat": 258, "fchownat": 260, "unlinkat": 263, "renameat": 264, "linkat": 265, "symlinkat": 266,
     "fchmodat": 268, "splice": 275, "sync_file_range": 277, "fallocate": 285, "pwritev": 296, "renameat2": 316,
-    "copy_file_range": 326, "pwritev2": 328, "pidfd_send_signal": 424, "clone3": 435,
+    "fsetxattr": 190, "fremovexattr": 199, "copy_file_range": 326, "pwritev2": 328, "pidfd_send_signal": 424,
+    "clone3": 435,
 }  # fmt: skip
 
 # Those that only change something with certain arguments.
