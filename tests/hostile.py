@@ -368,10 +368,10 @@ def memory(pid: int, what: str) -> float:
 
 
 @contextmanager
-def many_descriptors() -> Iterator[None]:
-    """As many as we may have."""
+def descriptors(number: int | None = None) -> Iterator[None]:
+    """What begins in the block finds that this process may have so many; None: as many as we may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if number is None else number, hard))
     try:
         yield
     finally:
@@ -383,7 +383,7 @@ def run(case: Case, folder: Path) -> Outcome:
     settings = {"socket_mode": "0666", **case.settings}
     daemon = DaemonProcess(folder, settings=settings)
     with ExitStack() as stack:
-        stack.enter_context(many_descriptors())
+        stack.enter_context(descriptors())
         stack.callback(daemon.end)
         daemon.start()
         ours = stack.enter_context(daemon.connect())

@@ -220,8 +220,8 @@ MUTANTS = (
     Mutant(
         "an undo that hangs keeps everybody's new work waiting after a start",
         "runner/recovery.py",
-        "[live for live in interrupted if has_target(runner, live)]",
-        "[]",
+        "        if not has_target(runner, live):\n",
+        "        if live:\n",
         (*LINE, "-k", "hangs_at_a_start"),
     ),
     Mutant(

@@ -79,12 +79,12 @@ async def settled(runner: Runner, interrupted: Sequence[Live]) -> None:
 
     Those that have targets hold them (``hold_targets``): an undo of theirs that hangs keeps nobody else waiting.
     """
-    holding = [live for live in interrupted if has_target(runner, live)]
     with trio.move_on_after(LOOKING):
-        for live in holding:
-            await _settled(runner, live)
+        for live in interrupted:
+            if has_target(runner, live):
+                await _settled(runner, live)
     for live in interrupted:
-        if live not in holding:
+        if not has_target(runner, live):
             await _settled(runner, live)
 
 

@@ -143,10 +143,9 @@ def test_on_a_filesystem_that_is_not_mounted_nothing_is_known_to_be_gone(tmp_pat
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_another_disk_at_the_place_of_the_tasks_proves_nothing_gone(kind: str, tmp_path: Path) -> None:
     """The roots of any two have one inode number and generation."""
-    for name in ("ours", "another"):
+    for name in ("ours", "another", "backup"):
         (tmp_path / name).mkdir()
     point = tmp_path / "backup"
-    point.mkdir()
     path = point / ".taskd-1.part"
     with disk(kind, tmp_path / "ours", point):
         path.write_text("content")
@@ -163,10 +162,9 @@ def test_another_disk_at_the_place_of_the_tasks_proves_nothing_gone(kind: str, t
 @needs_root
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_the_same_disk_at_another_device_is_known_again(kind: str, tmp_path: Path) -> None:
-    for name in ("ours", "other"):
+    for name in ("ours", "backup"):
         (tmp_path / name).mkdir()
     point = tmp_path / "backup"
-    point.mkdir()
     path = point / ".taskd-1.part"
     with disk(kind, tmp_path / "ours", point):
         path.write_text("content")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import resource
 import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from taskd.peer import Peer
 from taskd.server import Server
 from taskd.store.memory import MemoryStore
 from tests.bench import running
+from tests.hostile import descriptors
 from tests.others import NOBODY, being
 from tests.server.conftest import Daemon, Start
 from tests.server.conftest import Peer as Client
@@ -144,17 +144,6 @@ async def test_a_group_that_is_none_is_a_reason_not_to_start(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="socket_group: there is no group 'nobody at all'"):
         with listening(str(tmp_path / "s"), 0o660, "nobody at all"):
             pass
-
-
-@contextmanager
-def descriptors(number: int) -> Iterator[None]:
-    """What begins in the block finds that this process may have so many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @as_root
