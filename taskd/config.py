@@ -165,7 +165,12 @@ class Config:
     )
     log_lines: int = setting("newest lines kept of each task's log", 10_000, least=1, unit="lines")
     retention_days: float = setting("days after which an ended task is forgotten", 30.0, least=0, unit="days")
-    retention_count: int = setting("most ended tasks that are remembered", 1_000_000, least=0, unit="tasks")
+    retention_count: int = setting(
+        "most ended tasks that are remembered; of whoever has most, the oldest go first",
+        1_000_000,
+        least=0,
+        unit="tasks",
+    )
     stop_grace_s: float = setting(
         "seconds that calls in flight get when the daemon stops", 5.0, least=0, unit="seconds"
     )

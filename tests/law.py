@@ -292,9 +292,15 @@ class Law:
         self.put(id, fact.paid() if fact.state is State.COMMITTED else fact)
 
     def prune(self, oldest_first: Sequence[str], keep: int) -> None:
-        ended = [id for id in oldest_first if self.facts[id].state.ended and not self.facts[id].owes]
-        for id in ended[: max(0, len(ended) - keep)]:
-            self.put(id, None)
+        """One by one, whoever has most loses the oldest; of those who have as many, who had more at first."""
+        ended: dict[str, list[str]] = {}
+        for id in oldest_first:
+            if self.facts[id].state.ended and not self.facts[id].owes:
+                ended.setdefault(self.facts[id].owner, []).append(id)
+        had = {owner: len(ids) for owner, ids in ended.items()}
+        for _ in range(sum(had.values()) - keep):
+            most = max(ended, key=lambda owner: (len(ended[owner]), had[owner], owner))
+            self.put(ended[most].pop(0), None)
 
     def restart(self) -> None:
         """The daemon is stopped, or killed, and started again."""

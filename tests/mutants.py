@@ -822,8 +822,8 @@ MUTANTS = (
     Mutant(
         "what owes an undo is forgotten by age",
         "store/rows.py",
-        "FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)",
-        "FROM task WHERE finished_at > 0 AND (finished_at, seq) < (?, ?)",
+        "FROM task WHERE open = 0 AND owner = ? AND (finished_at, seq) < (?, ?)",
+        "FROM task WHERE finished_at > 0 AND owner = ? AND (finished_at, seq) < (?, ?)",
         CONTRACT,
     ),
     Mutant(
@@ -937,6 +937,13 @@ MUTANTS = (
         "        return known.weight if known is not None and same(known.task, task) else weigh(task)\n",
         "        return weigh(task)\n",
         ("tests/test_watching_memory.py",),
+    ),
+    Mutant(
+        "who left few ended tasks loses them for one who left many",
+        "store/__init__.py",
+        "min(count, -(-keep // (len(held) - n)))",
+        "min(count, keep)",
+        ("tests/store/test_contract.py", "-k", "prune or share"),
     ),
     Mutant(
         "however much they weigh, tasks are forgotten in one write",

@@ -44,6 +44,18 @@ def ignore(tasks: Sequence[Task]) -> None:
     """Nobody is to be told."""
 
 
+def shares(held: Mapping[str, int], keep: int) -> dict[str, int]:
+    """How many of its ended tasks each owner (to how many it has) keeps, where all together may keep ``keep``.
+
+    Nobody loses one before all who have more are down to as many: who leaves many takes nothing from others.
+    """
+    found: dict[str, int] = {}
+    for n, (owner, count) in enumerate(sorted(held.items(), key=lambda item: (item[1], item[0]))):
+        found[owner] = min(count, -(-keep // (len(held) - n)))
+        keep -= found[owner]
+    return found
+
+
 class Store(Protocol):
     """Where tasks are kept. All verbs may raise ``StoreError``; writing ones ``StoreUnavailable``."""
 
@@ -104,7 +116,7 @@ class Store(Protocol):
 
     async def prune(self, *, before: float, keep: int, forgotten: Forgotten = ignore) -> int:
         """Forget ended tasks that owe nothing: those that ended before ``before`` (seconds since the epoch),
-        then the oldest ones that are more than ``keep``. Return how many.
+        then the oldest ones of each owner that are more than its share (``shares``) of ``keep``. Return how many.
 
         ``forgotten`` is called with tasks, some at a time, when it is durable that they are no more.
         """

@@ -18,7 +18,7 @@ from taskd.codec import dumps
 from taskd.errors import Conflict
 from taskd.model import LogLine, Task, Token
 from taskd.states import State
-from taskd.store import Forgotten, Query, ignore
+from taskd.store import Forgotten, Query, ignore, shares
 
 
 @attrs.define(eq=False)
@@ -158,9 +158,15 @@ class MemoryStore:
     async def prune(self, *, before: float, keep: int, forgotten: Forgotten = ignore) -> int:
         async with self._effect():
             ended = [task for task in self._tasks.values() if not task.open]
-            ended.sort(key=lambda task: (task.finished_at or 0.0, task.seq))
-            surplus = len(ended) - keep
-            doomed = [t for i, t in enumerate(ended) if (t.finished_at or 0.0) < before or i < surplus]
+            ended.sort(key=lambda task: (task.finished_at or 0.0, task.seq), reverse=True)
+            fresh = [task for task in ended if (task.finished_at or 0.0) >= before]
+            left = shares(Counter(task.owner for task in fresh), keep)
+            spared: set[str] = set()
+            for task in fresh:
+                if left[task.owner]:
+                    left[task.owner] -= 1
+                    spared.add(task.id)
+            doomed = [task for task in reversed(ended) if task.id not in spared]
             for task in doomed:
                 del self._tasks[task.id]
                 self._logs.pop(task.id, None)

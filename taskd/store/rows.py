@@ -20,7 +20,7 @@ from taskd.codec import dumps, pack, unpack
 from taskd.errors import Conflict, StoreError
 from taskd.model import LogLine, Task, Time, Token
 from taskd.states import State
-from taskd.store import Query
+from taskd.store import Query, shares
 from taskd.store.schema import seal
 
 # Prune forgets at most so many tasks, and about so many log lines, and bytes of tasks, in one write, so that
@@ -123,13 +123,13 @@ def append(connection: sqlite3.Connection, id: str, lines: Sequence[LogLine], ke
     )
 
 
-def prune(connection: sqlite3.Connection, bound: tuple[float, int]) -> Sequence[Task]:
-    """Forget the oldest ended tasks below ``bound``, so many that the writer is not held long."""
+def prune(connection: sqlite3.Connection, bound: tuple[str, float, int]) -> Sequence[Task]:
+    """Forget the oldest of an owner's ended tasks below ``bound``, so many that the writer is not held long."""
     doomed: list[tuple[int]] = []
     tasks: list[Task] = []
     lines = size = 0
     found = connection.execute(
-        f"""SELECT log_kept, {ROW} FROM task WHERE open = 0 AND (finished_at, seq) < (?, ?)
+        f"""SELECT log_kept, {ROW} FROM task WHERE open = 0 AND owner = ? AND (finished_at, seq) < (?, ?)
         ORDER BY finished_at, seq LIMIT ?""",
         (*bound, PRUNED_TASKS),
     )
@@ -304,14 +304,28 @@ def _sealed(rows: sqlite3.Cursor, what: str) -> Sequence[Sequence[Any]]:
     return [row[:-1] for row in found]
 
 
-def bound(connection: sqlite3.Connection, before: float, keep: int) -> tuple[float, int]:
-    """``finished_at`` and ``seq`` below which ended tasks are to be forgotten. Walks over ``keep`` of them."""
-    newest_surplus: list[tuple[float, int]] = connection.execute(
-        """SELECT finished_at, seq + 1 FROM task WHERE open = 0
-        ORDER BY finished_at DESC, seq DESC LIMIT 1 OFFSET ?""",
-        (_integer(keep),),
+def bounds(connection: sqlite3.Connection, before: float, keep: int) -> Sequence[tuple[str, float, int]]:
+    """The owners of whom ended tasks are to be forgotten, each with the ``finished_at`` and ``seq`` below which.
+
+    Walks over the index of all ended tasks.
+    """
+    found: list[tuple[str, int, int]] = connection.execute(
+        """SELECT owner, count(*), count(*) FILTER (WHERE finished_at >= ?) FROM task WHERE open = 0
+        GROUP BY owner""",
+        (before,),
     ).fetchall()
-    return max([(before, 0), *newest_surplus])
+    share = shares({owner: fresh for owner, _, fresh in found}, keep)
+    bounds: list[tuple[str, float, int]] = []
+    for owner, count, fresh in found:
+        if share[owner] == fresh < count:
+            bounds.append((owner, before, 0))
+        elif share[owner] < fresh:
+            bounds += connection.execute(
+                """SELECT owner, finished_at, seq + 1 FROM task WHERE open = 0 AND owner = ?
+                ORDER BY finished_at DESC, seq DESC LIMIT 1 OFFSET ?""",
+                (owner, share[owner]),
+            )
+    return bounds
 
 
 def _integer(number: int) -> int:

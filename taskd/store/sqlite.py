@@ -14,6 +14,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -183,15 +184,17 @@ class SqliteStore:
 
     async def prune(self, *, before: float, keep: int, forgotten: Forgotten = ignore) -> int:
         """Many small writes; cancelled in between, it leaves the rest for the next time."""
-        bound = await self._read(lambda connection: rows.bound(connection, before, keep))
         total = 0
-        while True:
-            with self._listed.change():
-                tasks = await self._writer.write(lambda connection: rows.prune(connection, bound))
-            if not tasks:
-                return total
-            total += len(tasks)
-            forgotten(tasks)
+        for bound in await self._read(lambda connection: rows.bounds(connection, before, keep)):
+            write = partial(rows.prune, bound=bound)
+            while True:
+                with self._listed.change():
+                    tasks = await self._writer.write(write)
+                if not tasks:
+                    break
+                total += len(tasks)
+                forgotten(tasks)
+        return total
 
     async def tokens(self) -> Sequence[Token]:
         return await self._read(rows.tokens)

@@ -11,12 +11,14 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskd.codec import dumps, loads
 from taskd.errors import Conflict
 from taskd.model import LogLine, Residue, Task, Time, Token, Undo
 from taskd.states import State
-from taskd.store import Query, Store
+from taskd.store import Query, Store, shares
 from taskd.store.memory import MemoryStore
 from taskd.store.sqlite import SqliteStore
 
@@ -530,14 +532,45 @@ async def test_prune_forgets_by_age_and_by_count(store: Store) -> None:
     assert await store.ids() == [made[-1].id]
 
 
+async def test_prune_leaves_an_owner_who_has_few_what_he_has_and_takes_the_oldest_of_who_has_most(
+    store: Store,
+) -> None:
+    """One who starts many would else push out the ends of everybody's, which nobody could ask for any more."""
+    few = [await store.create(ended(at, owner="ann")) for at in (1.0, 2.0)]
+    many = [await store.create(ended(at, owner="bob")) for at in (3.0, 6.0, 5.0, 4.0, 7.0)]
+    some = [await store.create(ended(at, owner="cat")) for at in (8.0, 9.0, 10.0)]
+
+    assert await store.prune(before=0.0, keep=7) == 3
+    assert await store.ids() == [task.id for task in (*few, many[1], many[4], *some)]
+
+
+async def test_what_is_too_old_takes_no_part_of_what_may_be_kept(store: Store) -> None:
+    for at in (1.0, 2.0, 3.0):
+        await store.create(ended(at, owner="ann"))
+    new = [await store.create(ended(at, owner="bob")) for at in (10.0, 11.0, 12.0, 13.0)]
+
+    assert await store.prune(before=5.0, keep=4) == 3
+    assert await store.ids() == [task.id for task in new]
+
+
+@given(st.dictionaries(st.text(max_size=2), st.integers(0, 20)), st.integers(0, 60))
+def test_a_share_is_lost_one_by_one_by_whoever_has_most(held: dict[str, int], keep: int) -> None:
+    left = dict(held)
+    while sum(left.values()) > keep:
+        left[max(left, key=lambda owner: (left[owner], held[owner], owner))] -= 1
+
+    assert shares(held, keep) == left
+
+
 async def test_prune_never_touches_a_task_that_is_open_or_owes_an_undo(store: Store) -> None:
     for state in State:
         if not state.ended:
             await store.create(task(state=state))
     await store.create(task(state=State.FAILED, finished_at=Time(1.0), **OWED))
     before = await store.ids()
+    await store.create(ended(2.0))
 
-    assert await store.prune(before=float("inf"), keep=0) == 0
+    assert await store.prune(before=float("inf"), keep=0) == 1
     assert await store.ids() == before
 
 

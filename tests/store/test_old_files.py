@@ -84,6 +84,7 @@ EXAMPLES: dict[str, Example] = {
     "v1.sqlite": Example([*_STATES, _OWING], _LOG),
     "v2.sqlite": Example([*_NEWER, _OWING], _LOG, _TOKENS),
     "v3.sqlite": Example([*_NEWER, _OWING], _LOG, _TOKENS),
+    "v4.sqlite": Example([*_NEWER, _OWING], _LOG, _TOKENS),
 }
 
 
