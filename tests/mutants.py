@@ -683,15 +683,15 @@ MUTANTS = (
     ),
     Mutant(
         "what owes an undo does not count among the tasks of its owner",
-        "registry/places.py",
+        "registry/quota.py",
         "        taken = self._taken[owner] + len(self._owing.get(owner, ()))\n",
         "        taken = self._taken[owner]\n",
         RUNNER,
     ),
     Mutant(
-        "a task that holds much takes one place",
-        "registry/places.py",
-        "    return 1 + heft(held) // PLACE\n",
+        "a task that holds much takes one unit",
+        "registry/quota.py",
+        "    return 1 + heft(held) // UNIT\n",
         "    return 1\n",
         REGISTRY,
     ),
@@ -927,8 +927,8 @@ MUTANTS = (
     Mutant(
         "what retention takes as soon as it owes nothing is answered",
         "registry/__init__.py",
-        "                self.remove(live)\n            self.places.settled(task)\n",
-        "                pass\n            self.places.settled(task)\n",
+        "                self.remove(live)\n            self.quota.settled(task)\n",
+        "                pass\n            self.quota.settled(task)\n",
         RACES,
     ),
     Mutant(

@@ -112,7 +112,7 @@ async def test_two_who_recover_at_once_do_not_undo_twice_at_once(autojump_clock:
         async with trio.open_nursery() as nursery:
             for _ in range(5):
                 nursery.start_soon(recover)
-        assert service.registry.places.taken("root") == 0
+        assert service.registry.quota.taken("root") == 0
 
     assert (world.undone, refused) == (1, 4)
 
@@ -180,7 +180,7 @@ async def test_what_retention_takes_as_soon_as_it_owes_nothing_is_no_more(
             with pytest.raises(DoesNotExist):
                 await service.get(ROOT, id)
             assert service.registry.get(id) is None
-        assert service.count(ROOT) == service.registry.places.taken("root") == len(service.registry) == 0
+        assert service.count(ROOT) == service.registry.quota.taken("root") == len(service.registry) == 0
         await attrs.evolve(service, tasks_per_owner=1).start(ROOT, "external", {})
 
 

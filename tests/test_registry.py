@@ -15,7 +15,7 @@ from taskd.operations import Handle
 from taskd.operations.external import OPERATION as EXTERNAL
 from taskd.registry import AT_HAND, Live, Registry
 from taskd.registry.logs import OVERHEAD, Logs
-from taskd.registry.places import PLACE
+from taskd.registry.quota import UNIT
 from taskd.service import Report
 from taskd.states import State
 from taskd.store import rows
@@ -209,21 +209,21 @@ def test_what_the_store_does_not_keep_is_not_kept_here_either() -> None:
 def test_a_task_that_was_made_under_a_claim_is_counted_once() -> None:
     """It was counted twice until the claim was let go of, and an owner was refused its last tasks."""
     registry = Registry()
-    with registry.places.claimed("ann", 2) as claim:
+    with registry.quota.claimed("ann", 2) as claim:
         registry.add(Live(task(owner="ann")), claim)
-        assert registry.places.taken("ann") == 1
-    with pytest.raises(RuntimeError), registry.places.claimed("ann", 2):
+        assert registry.quota.taken("ann") == 1
+    with pytest.raises(RuntimeError), registry.quota.claimed("ann", 2):
         raise RuntimeError
 
-    assert registry.places.taken("ann") == 1
+    assert registry.quota.taken("ann") == 1
 
 
-async def test_a_task_that_holds_much_takes_several_places(autojump_clock: object, tmp_path: Path) -> None:
+async def test_a_task_that_holds_much_takes_several_units(autojump_clock: object, tmp_path: Path) -> None:
     """Or an owner of ten thousand tasks filled the memory with them, and each start of the daemon again."""
-    store, much, many = MemoryStore(), "x" * 10 * PLACE, {str(n): "" for n in range(900)}
+    store, much, many = MemoryStore(), "x" * 10 * UNIT, {str(n): "" for n in range(900)}
     async with running(store, table(EXTERNAL), str(tmp_path)) as service:
-        taken = service.registry.places.taken
-        service.max_result_bytes = 20 * PLACE
+        taken = service.registry.quota.taken
+        service.max_result_bytes = 20 * UNIT
         one, other = [(await service.start(ROOT, "external", {})).id for _ in range(2)]
         assert taken("root") == 2
 
@@ -251,18 +251,18 @@ async def test_a_task_that_holds_much_takes_several_places(autojump_clock: objec
         assert taken("root") == held
 
     async with running(store, table(EXTERNAL), str(tmp_path)) as service:
-        assert service.registry.places.taken("root") == held
+        assert service.registry.quota.taken("root") == held
         await service.complete(ROOT, one, "done")
         await service.complete(ROOT, other)
         await trio.testing.wait_all_tasks_blocked()
-        assert service.registry.places.taken("root") == 0
+        assert service.registry.quota.taken("root") == 0
 
 
 def test_one_task_may_always_be_made_however_much_it_holds() -> None:
-    places = Registry().places
-    with places.claimed("ann", 5, "x" * 100 * PLACE), pytest.raises(TooManyTasks), places.claimed("ann", 5):
+    quota = Registry().quota
+    with quota.claimed("ann", 5, "x" * 100 * UNIT), pytest.raises(TooManyTasks), quota.claimed("ann", 5):
         raise AssertionError
-    assert places.taken("ann") == 0
+    assert quota.taken("ann") == 0
 
 
 # Revisions: none is used that was not set aside.

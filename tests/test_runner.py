@@ -592,7 +592,7 @@ async def test_an_ended_task_needs_no_memory(autojump_clock: object, tmp_path: P
             await ended(service, id)
         await trio.testing.wait_all_tasks_blocked()
         assert len(service.registry) == 0
-        assert service.registry.places.taken("root") == 0
+        assert service.registry.quota.taken("root") == 0
         assert (await service.get(ROOT, ids[0])).state is State.COMPLETED
 
 

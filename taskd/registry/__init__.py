@@ -23,9 +23,9 @@ from taskd.model import LogLine, Progress, Task
 from taskd.registry.feed import Bell, Change, Feed
 from taskd.registry.live import Live
 from taskd.registry.logs import Kept, Logs
-from taskd.registry.places import Claim, Places
+from taskd.registry.quota import Claim, Quota
 
-__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Kept", "Live", "Logs", "Places", "Registry", "Ticket"]
+__all__ = ["BLOCK", "Bell", "Change", "Claim", "Feed", "Kept", "Live", "Logs", "Quota", "Registry", "Ticket"]
 
 # Revisions are set aside in blocks, so that one that was shown but never stored is not given again after a
 # restart. A block is written when half of the one in use is spent.
@@ -74,7 +74,7 @@ class Registry:
     feed: Feed = attrs.field(factory=Feed)
     logs: Logs = attrs.field(factory=Logs)
     noted: Noted = _unnoted
-    places: Places = attrs.field(factory=Places)
+    quota: Quota = attrs.field(factory=Quota)
     _parts: dict[str, set[str]] = attrs.field(factory=dict)
     _alive: dict[str, Live] = attrs.field(factory=dict)
     _of: dict[str, dict[str, Live]] = attrs.field(factory=dict)
@@ -92,7 +92,7 @@ class Registry:
 
     def add(self, live: Live, claim: Claim | None = None) -> None:
         """It is alive; where it was made under a ``claim``, it is counted by that already."""
-        self.places.add(live, claim)
+        self.quota.add(live, claim)
         self._ended.pop(live.task.id, None)
         self._alive[live.task.id] = live
         self._of.setdefault(live.task.owner, {})[live.task.id] = live
@@ -128,7 +128,7 @@ class Registry:
         del self._of[owner][live.task.id]
         if not self._of[owner]:
             del self._of[owner]
-        self.places.remove(live)
+        self.quota.remove(live)
 
     def __iter__(self) -> Iterator[Live]:
         return iter(tuple(self._alive.values()))
@@ -248,7 +248,7 @@ class Registry:
         for task in tasks:
             if (live := self._alive.get(task.id)) is not None:  # whoever wrote its end does not know of it yet
                 self.remove(live)
-            self.places.settled(task)
+            self.quota.settled(task)
             self._ended.pop(task.id, None)
             ticket = self._place(None)
             ticket.gone = True

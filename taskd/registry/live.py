@@ -21,7 +21,7 @@ class Live:
     taken to show it, 0 for none; ``waits_for`` is what a queued task waits for; ``heard_at`` is when an
     external task's producer last reported, on trio's clock. ``forgotten`` says that the task is destroyed,
     durably, although it had not ended. ``log_end`` is the number that its next line of log gets, ``log_kept`` the
-    one after the last that is durable. ``places`` are those that it takes among its owner's.
+    one after the last that is durable. ``units`` are those of its owner's quota that it takes.
     """
 
     task: Task
@@ -35,7 +35,7 @@ class Live:
     log_kept: int = 0
     heard_at: float = 0.0
     forgotten: bool = False
-    places: int = 1
+    units: int = 1
     reported: int = 0
     _changed: trio.Event = attrs.field(factory=trio.Event)
     _ended: trio.Event = attrs.field(factory=trio.Event)

@@ -134,7 +134,7 @@ class Service:
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
         noted = notes.changed({}, lambda _: annotations or {})
-        with self.registry.places.claimed(owner, self.tasks_per_owner, params, noted) as claim:
+        with self.registry.quota.claimed(owner, self.tasks_per_owner, params, noted) as claim:
             rights = await rights_of(caller, kind, structured, self.roots)
             await check(kind, structured, rights)
             task = Task(
@@ -279,7 +279,7 @@ class Service:
                 raise AlreadyEnded(task.id)
             new = notes.changed(live.task.annotations, change)
             if new != live.task.annotations:
-                self.registry.places.grow(live, attrs.evolve(live.task, annotations=new), self.tasks_per_owner)
+                self.registry.quota.grow(live, attrs.evolve(live.task, annotations=new), self.tasks_per_owner)
                 await self.runner.write(live, annotations=new)
 
     @gated("update")
@@ -333,7 +333,7 @@ class Service:
                 bounds.result(self.max_result_bytes, "draft", codec.unstructure(changes["draft"]))
             said_last = end(changes.get("draft", live.task.draft)) if callable(end) else end
             if said_last is None:
-                self.registry.places.grow(live, attrs.evolve(live.task, **changes), self.tasks_per_owner)
+                self.registry.quota.grow(live, attrs.evolve(live.task, **changes), self.tasks_per_owner)
             await producer.report(self.runner, live, changes, log=log, end=said_last)
             return live.task
 

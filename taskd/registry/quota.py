@@ -1,7 +1,8 @@
-"""The places that the tasks of each owner take among those that an owner may have.
+"""What the tasks of each owner take of what an owner may have (``tasks_per_owner``).
 
-A task takes one, and one more for every ``PLACE`` bytes that its snapshot takes in memory: a limit to the number
-of tasks alone would let a user fill the memory with lists of blocks, and each start of the daemon fill it again.
+A task takes one unit, and one more for every ``UNIT`` bytes that its snapshot takes in memory: a limit to the
+number of tasks alone would let a user fill the memory with lists of blocks, and each start of the daemon fill it
+again.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from taskd.registry.live import Live
 from taskd.registry.weight import heft, parts
 
 # Bytes.
-PLACE: Final = 65536
+UNIT: Final = 65536
 
 
 @attrs.define(eq=False)
 class Claim:
-    """Places for a task that is being made; ``kept`` by it once it is there."""
+    """Units for a task that is being made; ``kept`` by it once it is there."""
 
-    places: int
+    units: int
     kept: bool = False
 
 
 @attrs.define(eq=False)
-class Places:
+class Quota:
     """What the unfinished tasks of each owner take, and those that owe an undo."""
 
     _taken: Counter[str] = attrs.field(factory=Counter)
@@ -47,22 +48,22 @@ class Places:
         Raises:
             TooManyTasks: the owner's take ``limit`` already, or would. A first one may hold whatever it does.
         """
-        claim = Claim(_places(holds))
-        self._grow(owner, claim.places, limit)
+        claim = Claim(_units(holds))
+        self._grow(owner, claim.units, limit)
         try:
             yield claim
         finally:
             if not claim.kept:
-                self._give_back(owner, claim.places)
+                self._give_back(owner, claim.units)
 
     def add(self, live: Live, claim: Claim | None) -> None:
         """It is alive; where it was made under a ``claim``, it is counted by that already."""
         self.settled(live.task)
         if claim is None:
-            live.places = _places(parts(live.task))
-            self._taken[live.task.owner] += live.places
+            live.units = _units(parts(live.task))
+            self._taken[live.task.owner] += live.units
         else:
-            live.places, claim.kept = claim.places, True
+            live.units, claim.kept = claim.units, True
 
     def grow(self, live: Live, task: Task, limit: int) -> None:
         """It is about to become ``task``. What a task has taken once it keeps until it has ended.
@@ -70,13 +71,13 @@ class Places:
         Raises:
             TooManyTasks: the owner's would take more than ``limit``.
         """
-        if (more := _places(parts(task)) - live.places) > 0:
+        if (more := _units(parts(task)) - live.units) > 0:
             self._grow(task.owner, more, limit)
-            live.places += more
+            live.units += more
 
     def remove(self, live: Live) -> None:
         """It has ended."""
-        self._give_back(live.task.owner, live.places)
+        self._give_back(live.task.owner, live.units)
         if live.task.journal:
             self._owing.setdefault(live.task.owner, set()).add(live.task.id)
 
@@ -97,11 +98,11 @@ class Places:
             raise TooManyTasks(limit)
         self._taken[owner] += more
 
-    def _give_back(self, owner: str, places: int) -> None:
-        self._taken[owner] -= places
+    def _give_back(self, owner: str, units: int) -> None:
+        self._taken[owner] -= units
         if not self._taken[owner]:
             del self._taken[owner]
 
 
-def _places(held: object) -> int:
-    return 1 + heft(held) // PLACE
+def _units(held: object) -> int:
+    return 1 + heft(held) // UNIT
