@@ -20,6 +20,14 @@ log_from = {}
 MOST = 10_000
 
 
+def say(*words):
+    try:
+        print(*words, flush=True)
+    except BrokenPipeError:  # whoever read it has enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit()
+
+
 def follow(lines):
     """Print what is told until the connection ends."""
     global since  # noqa: PLW0603  # an example is a script
@@ -37,13 +45,13 @@ def follow(lines):
         match event["event"]:
             case "changed" | "snapshot":
                 task = event["task"]
-                print(task["label"], task["state"], f"{task['progress']['fraction']:.0%}", flush=True)
+                say(task["label"], task["state"], f"{task['progress']['fraction']:.0%}")
             case "destroyed":
                 log_from.pop(event["id"], None)
-                print("destroyed", event["id"], flush=True)
+                say("destroyed", event["id"])
             case "log":
                 for each in event["lines"]:
-                    print("  ", each["line"], flush=True)
+                    say("  ", each["line"])
                 log_from.pop(event["id"], None)
                 log_from[event["id"]] = event["next"]
                 if len(log_from) > MOST:

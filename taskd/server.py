@@ -10,7 +10,9 @@ from __future__ import annotations
 import faulthandler
 import fcntl
 import gc
+import json
 import logging
+import math
 import os
 import resource
 import signal
@@ -371,7 +373,9 @@ def main(
         settings = read()
         if check_config:
             for name, value in attrs.asdict(settings).items():
-                click.echo(f"{name} = {codec.dumps(value).decode()}")
+                # Not by the codec: a path may have bytes that are no UTF-8, and retention may be for ever.
+                text = "inf" if value == math.inf else json.dumps(value, ensure_ascii=False)
+                click.echo(f"{name} = {text}".encode(errors="surrogateescape"))
             return
         logs.begin(settings.log_level, settings.log_format)
         # A watchdog ends a loop that does not turn with SIGABRT: the log then shows where it stood.

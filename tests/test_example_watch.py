@@ -68,6 +68,19 @@ def test_it_follows_over_a_crash_and_nothing_is_told_twice(daemon: DaemonProcess
     assert [line for line in told if line.startswith("   ")] == ["   and on"]
 
 
+def test_it_ends_where_nobody_reads_it_any_more(daemon: DaemonProcess) -> None:
+    with daemon.connect() as ours:
+        made(daemon=ours, label="one")
+        made(daemon=ours, label="two")
+        command = [sys.executable, str(EXAMPLE), daemon.socket]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
+            assert watch.stdout is not None
+            watch.stdout.readline()
+            watch.stdout.close()
+            made(daemon=ours, label="three")
+            assert (watch.wait(PATIENCE), watch.stderr and watch.stderr.read()) == (0, b"")
+
+
 def told(connection: socket.socket, **event: object) -> None:
     """One notification, as the daemon's."""
     said = {"jsonrpc": "2.0", "method": "Task.event", "params": {"subscription": "s1", **event}}

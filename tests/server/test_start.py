@@ -217,6 +217,18 @@ def test_the_version_and_the_settings_are_told(tmp_path: Path) -> None:
     assert 'socket = "/x/y"\n' in told
 
 
+def test_the_settings_are_told_as_a_settings_file_has_them_whatever_they_are(tmp_path: Path) -> None:
+    """A path may be no UTF-8, and tasks may be remembered for ever."""
+    file = tmp_path / "taskd.toml"
+    file.write_text('retention_days = inf\nadmins = ["größe"]\n')
+    command = [sys.executable, "-m", "taskd", "--config", str(file), "--check-config"]
+    told = subprocess.check_output(command, timeout=PATIENCE, env={**os.environb, b"TASKD_STATE": b"/x\xff"})
+
+    assert b'state = "/x\xff"\n' in told
+    assert 'admins = ["größe"]\n'.encode() in told
+    assert b"retention_days = inf\n" in told
+
+
 BAD_SETTINGS = [
     ("max_batch = true", "max_batch: expected an integer, got True"),
     ("max_batch = 0", "max_batch: must be at least 1, not 0"),
