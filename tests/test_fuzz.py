@@ -37,6 +37,13 @@ def test_nothing_new_is_found_in_some_seconds(name: str) -> None:
     assert found.runs > len(TARGETS[name].seeds)
 
 
+def test_what_takes_more_memory_than_it_may_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("atheris", reason="there is no wheel of it for this machine")
+    monkeypatch.setattr(fuzz, "MEMORY", 1)
+
+    assert "out-of-memory" in fuzz.fuzzed("json stream", -1, seconds=60).wrong
+
+
 def test_the_kept_inputs_are_few() -> None:
     files = [*fuzz.CORPUS.iterdir()]
 

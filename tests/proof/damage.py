@@ -33,13 +33,13 @@ SEEDS: Final = (
 
 
 # Where files are quick, if there is such a place.
-MEMORY: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+RAM: Final = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 @cache
 def scratch() -> Path:
     """A folder for this process, gone with it; libFuzzer's end is sudden, so who starts one gives it a TMPDIR."""
-    folder = Path(mkdtemp(prefix="taskd-fuzz-", dir=os.environ.get("TMPDIR", MEMORY)))
+    folder = Path(mkdtemp(prefix="taskd-fuzz-", dir=os.environ.get("TMPDIR", RAM)))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 

@@ -52,12 +52,12 @@ def kept(name: str) -> list[bytes]:
 
 def fuzzed(name: str, runs: int, *, keep: bool = False, seconds: int = 0) -> Run:
     """Run a target so often, or for so many seconds."""
-    from tests.proof.damage import MEMORY
+    from tests.proof.damage import RAM
     from tests.proof.targets import TARGETS, words
 
     target = TARGETS[name]
     # What is in memory may not be run.
-    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=MEMORY) as memory:
+    with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryDirectory(dir=RAM) as memory:
         folder = Path(scratch)
         corpus = _laid(folder / "corpus", [*kept(name), *target.seeds])
         (folder / "words").write_text("".join(f'"{_escaped(word)}"\n' for word in words()))
