@@ -428,6 +428,45 @@ async def test_what_is_owed_to_a_disk_that_does_not_answer_at_a_start_is_held_wh
         await told(service, task, f"task {owing}, which has the same target")
 
 
+@pytest.mark.parametrize("destroyed", [False, True], ids=["recovered", "destroyed"])
+async def test_what_is_no_longer_owed_when_the_disk_answers_is_not_held(
+    destroyed: bool, mock_clock: MockClock, tmp_path: Path
+) -> None:
+    """It was held for ever, for a task that owed nothing, or was no more."""
+    mock_clock.rate = 100
+    toys, before, looks, store, busy = Toys(), SlowLooks(), SlowLooks(), MemoryStore(), [True]
+    before.gate.set()
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        raise OSError(5, "Input/output error")
+
+    async def unmake() -> None:
+        if busy:
+            raise OSError(16, "Device or resource busy")
+
+    def operations(look: SlowLooks) -> Operations:
+        return table(
+            attrs.evolve(toys.operation("maker", look), run=run, verbs={"unmake": unmake}), toys.operation()
+        )
+
+    async with running(store, operations(before), str(tmp_path)) as service:
+        owing = await started(service, operation="maker", target="slow one")
+        assert (await ended(service, owing)).residue != ()
+    async with running(store, operations(looks), str(tmp_path)) as service:
+        with trio.fail_after(1000):
+            while service.registry.get(owing) is not None:
+                await trio.sleep(0.1)
+        busy.clear()
+        assert (await service.recover(ROOT, owing)).residue == ()
+        if destroyed:
+            await service.destroy(ROOT, owing)
+        looks.gate.set()
+        await wait_all_tasks_blocked(0.05)
+        with trio.fail_after(1000):
+            await through(service, await started(service, target="one"))
+
+
 # Leaving the line.
 
 
@@ -479,6 +518,32 @@ async def test_while_what_was_interrupted_is_undone_the_others_wait_and_can_be_c
         assert (await ended(service, first)).state is State.CANCELLED
         go_on.set()
         await through(service, second)
+
+
+async def test_when_what_was_interrupted_is_undone_nobody_is_said_to_wait_for_that(tmp_path: Path) -> None:
+    """It was said on for as long as a disk did not answer what the target is."""
+    store, toys, looks, go_on = MemoryStore(), Toys(), SlowLooks(), trio.Event()
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        await trio.sleep_forever()
+
+    async def unmake() -> None:
+        await go_on.wait()
+
+    maker = attrs.evolve(toys.untargeted("maker"), run=run, verbs={"unmake": unmake})
+    operations = table(maker, toys.operation(look=looks))
+    async with running(store, operations, str(tmp_path)) as service:
+        await reached(service, await started(service, operation="maker"), State.RUNNING)
+        await wait_all_tasks_blocked()
+    async with running(store, operations, str(tmp_path)) as service:
+        task = await started(service, target="slow one")
+        await told(service, task, "the recovery of tasks that were interrupted")
+        go_on.set()
+        await told(service, task, None)
+        assert (await service.get(ROOT, task)).state is State.QUEUED
+        looks.gate.set()
+        await through(service, task)
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["its target is known", "not even its target is known"])

@@ -17,11 +17,12 @@ import trio.testing
 from trio.testing import MockClock
 
 from taskd.errors import AlreadyEnded, DoesNotExist, HasResidue, NoResidue, StoreUnavailable, TaskInProgress
-from taskd.model import JSON, LogLine, Task, Undo
+from taskd.model import JSON, Draft, LogLine, Task, Undo
 from taskd.operations import Handle
 from taskd.operations import copy as copying
 from taskd.operations.external import OPERATION as EXTERNAL
 from taskd.registry import AT_HAND, LIGHT
+from taskd.registry.quota import UNIT
 from taskd.runner import Answer
 from taskd.service import Report
 from taskd.states import State
@@ -115,6 +116,29 @@ async def test_two_who_recover_at_once_do_not_undo_twice_at_once(autojump_clock:
         assert service.registry.quota.taken("root") == 0
 
     assert (world.undone, refused) == (1, 4)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_report_that_meets_the_end_of_its_task_takes_nothing_of_its_owners_quota(
+    autojump_clock: object, steps: int, tmp_path: Path
+) -> None:
+    """What it took after the end was given back nobody gave back: at last the owner was refused every task."""
+    async with running(MemoryStore(), table(EXTERNAL), str(tmp_path)) as service, trio.open_nursery() as nursery:
+        id = (await service.start(ROOT, "external", {})).id
+
+        async def report() -> None:
+            with suppress(AlreadyEnded):
+                await service.update(ROOT, id, draft=lambda _: Draft("x" * 3 * UNIT))
+
+        service.max_result_bytes = 4 * UNIT
+        nursery.start_soon(service.complete, ROOT, id)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        nursery.start_soon(report)
+        await ended(service, id)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert service.registry.quota.taken("root") == 0
 
 
 async def test_what_is_being_destroyed_is_not_recovered(autojump_clock: object, tmp_path: Path) -> None:

@@ -221,9 +221,10 @@ def test_a_task_that_was_made_under_a_claim_is_counted_once() -> None:
 async def test_a_task_that_holds_much_takes_several_units(autojump_clock: object, tmp_path: Path) -> None:
     """Or an owner of ten thousand tasks filled the memory with them, and each start of the daemon again."""
     store, much, many = MemoryStore(), "x" * 10 * UNIT, {str(n): "" for n in range(900)}
+    wide = "\N{GRINNING FACE}" * 10 * UNIT
     async with running(store, table(EXTERNAL), str(tmp_path)) as service:
         taken = service.registry.quota.taken
-        service.max_result_bytes = 20 * UNIT
+        service.max_result_bytes = service.max_text = 20 * UNIT
         one, other = [(await service.start(ROOT, "external", {})).id for _ in range(2)]
         assert taken("root") == 2
 
@@ -235,8 +236,15 @@ async def test_a_task_that_holds_much_takes_several_units(autojump_clock: object
             await service.update(ROOT, other, draft=lambda _: Draft(much))
         with pytest.raises(TooManyTasks):
             await service.annotate(ROOT, other, lambda _: many)
-        with pytest.raises(TooManyTasks):
-            await service.start(ROOT, "external", {}, annotations=many)
+        for said in (
+            {"annotations": many},
+            {"description": wide},
+            {"dbg": wide},
+            {"label": wide},
+            {"status": wide},
+        ):
+            with pytest.raises(TooManyTasks):
+                await service.start(ROOT, "external", {}, **said)
         assert (await service.get(ROOT, other)).annotations == {}
         assert taken("root") == held
 

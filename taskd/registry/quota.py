@@ -81,6 +81,10 @@ class Quota:
         if live.task.journal:
             self._owing.setdefault(live.task.owner, set()).add(live.task.id)
 
+    def owes(self, task: Task) -> bool:
+        """It has ended, and an undo of it is still owed."""
+        return task.id in self._owing.get(task.owner, ())
+
     def settled(self, task: Task) -> None:
         """It owes nothing more, or is undone again and counts as alive."""
         owing = self._owing.get(task.owner, set())

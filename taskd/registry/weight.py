@@ -15,17 +15,18 @@ import orjson
 
 from taskd.model import Task
 
-# Bytes of a snapshot beside its ``HEAVY`` parts.
+# Bytes of a snapshot beside its ``parts``.
 FRAME: Final = 4096
 
-# What of a snapshot can be long.
-HEAVY: Final = ("params", "result", "error", "annotations", "speeds", "draft", "journal", "residue", "targets")
+# What of a snapshot can be long: ``max_text`` is four bytes a character in memory, and more once it was written.
+VALUES: Final = ("params", "result", "error", "annotations", "speeds", "draft", "journal", "residue", "targets")
+TEXTS: Final = ("label", "description", "debug_info", "request_id", "status", "progress.unit")
 
 # What stands in the text at each object in memory, and bytes that one takes beside its text, about.
 SIGNS: Final = ",:[{"
 OBJECT: Final = 64
 
-parts = attrgetter(*HEAVY)
+parts = attrgetter(*VALUES, *TEXTS)
 
 
 def weigh(task: Task) -> int:

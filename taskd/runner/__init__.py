@@ -226,6 +226,7 @@ class Runner:
                 if not self.recovered.is_set():
                     turn.tell("the recovery of tasks that were interrupted")
                 await self.recovered.wait()
+                self._tell(live, None)
                 async with self.line.running(turn, partial(targets_of, self, live)):
                     live.waits_for = None
                     new = {"attempt": live.task.attempt + 1, "started_at": now(), "progress": Progress()}
@@ -250,7 +251,7 @@ class Runner:
     def _enter(self, live: Live) -> Turn:
         return self.line.enter(live.task, partial(self._tell, live), has_target=has_target(self, live))
 
-    def _tell(self, live: Live, waits_for: str) -> None:
+    def _tell(self, live: Live, waits_for: str | None) -> None:
         if live.waits_for != waits_for:
             live.waits_for = waits_for
             self.registry.report(live, live.progress)

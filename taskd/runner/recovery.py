@@ -64,7 +64,10 @@ async def _hold(runner: Runner, live: Live, told: trio.Event) -> None:
             keys = await targets_of(runner, live)
         except Exception:
             logger.exception("what task %s works on cannot be told anew", live.task.id)
-    if live.task.journal and not live.forgotten:
+    # It may have ended meanwhile, and be undone or destroyed: that is another Live's doing.
+    newest = runner.registry.get(live.task.id)
+    owing = runner.registry.quota.owes(live.task) if newest is None else bool(newest.task.journal)
+    if owing and not live.forgotten:
         runner.line.hold(live.task, keys)
     told.set()
 

@@ -134,7 +134,9 @@ class Service:
         if deadline_s is not None and not deadline_s > 0:
             raise BadParams("params.deadline_s", "must be more than 0 seconds")
         noted = notes.changed({}, lambda _: annotations or {})
-        with self.registry.quota.claimed(owner, self.tasks_per_owner, params, noted) as claim:
+        with self.registry.quota.claimed(
+            owner, self.tasks_per_owner, params, noted, status, *named.values()
+        ) as claim:
             rights = await rights_of(caller, kind, structured, self.roots)
             await check(kind, structured, rights)
             task = Task(
@@ -275,6 +277,8 @@ class Service:
         if live is None:
             raise AlreadyEnded(task.id)
         async with live.lock:
+            if live.forgotten:
+                raise DoesNotExist("task", task.id)
             if live.task.state.ended:
                 raise AlreadyEnded(task.id)
             new = notes.changed(live.task.annotations, change)
@@ -315,12 +319,11 @@ class Service:
         if isinstance(end, End):
             bounds.result(self.max_result_bytes, "result", end.result)
             bounds.result(self.max_result_bytes, "error", codec.unstructure(end.error))
-        changes: dict[str, Any] = {}
-        if label is not None:
-            changes["label"] = label
-        if status is not None:
-            changes["status"] = status
+        texts = {"label": label, "status": status}
+        changes: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
         async with live.lock:
+            if live.task.state.ended:  # what it took of its owner's quota is given back
+                raise AlreadyEnded(task.id)
             if speeds is not None or more_speeds:
                 said = live.task.speeds if speeds is None else ()
                 changes["speeds"] = joined(said, (*(speeds or ()), *more_speeds), self.max_result_bytes)
