@@ -1,7 +1,7 @@
-"""Writes README.rst's tables and systemd/taskd.toml from the code that they are about: ``python -m tests.readme``.
+"""Writes README.rst's tables and plot, and systemd/taskd.toml, from what they tell: ``python -m tests.readme``.
 
-A table stands between ``.. begin NAME`` and ``.. end NAME``; ``test_readme`` fails when one is out of date, and
-``test_units`` when the settings file is.
+A table stands between ``.. begin NAME`` and ``.. end NAME``; ``test_readme`` fails when one is out of date, or the
+plot is, and ``test_units`` when the settings file is.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from taskd.config import Config
 from taskd.errors import TaskdError
 from taskd.metrics import Metrics
 from tests.benchmarks import table as benchmarks
+from tests.benchmarks.measure import Curve
+from tests.benchmarks.plot import svg
 from tests.proof import Verdict
 from tests.proof.__main__ import figures
 from tests.proof.rows import proofs
 
 README = Path(__file__).parent.parent / "README.rst"
 SETTINGS = README.parent / "systemd" / "taskd.toml"
+PLOT = README.parent / "tests" / "benchmarks" / "growth.svg"
 
 # What differs from one user to the next, as it is for root.
 ROOTS = {"socket": places.SOCKET, "state": places.STATE}
@@ -154,6 +157,12 @@ def speed() -> str:
     return table(("row", "what", "beside", "to reach", "reached"), *rows)
 
 
+def plot() -> str:
+    """``growth.svg``: every curve that is kept."""
+    rows = benchmarks.figures()["rows"]
+    return svg([Curve(**each) for row in benchmarks.ROWS if row.name in rows for each in rows[row.name]["curves"]])
+
+
 def measured() -> str:
     """When and where that was."""
     said = benchmarks.figures()
@@ -206,3 +215,4 @@ def current(text: str) -> str:
 if __name__ == "__main__":
     README.write_text(current(README.read_text()))
     SETTINGS.write_text(settings_file())
+    PLOT.write_text(plot())

@@ -14,7 +14,7 @@ import pytest
 from tests import readme
 from tests.benchmarks import bounds, peers, profiled, steps
 from tests.benchmarks.measure import TINY, Curve, Extent, Found, Missing, Outcomes, Skipped, in_turn, ratio
-from tests.benchmarks.plot import svg
+from tests.benchmarks.plot import COLOURS, svg
 from tests.benchmarks.table import ROWS, figures
 
 MEASURES = list(dict.fromkeys(row.measure for row in ROWS))
@@ -100,14 +100,20 @@ def test_a_flat_curve_has_no_step_and_a_linear_one_is_as_steep_as_that() -> None
 
 
 def test_a_plot_is_an_image_with_every_point_of_every_curve() -> None:
-    curves = [
-        Curve("one <1>", "µs", "tasks", ((1, 5.0), (10, 50.0))),
-        Curve("two", "µs", "tasks", ((1, 7.0), (10, 7.0))),
-        Curve("three", "MiB", "connections", ((1, 7.0), (10, 7.0))),
-    ]
+    tasks = [Curve(f"{number} <1>", "µs", "tasks", ((1, 5.0), (10, 50.0 + number))) for number in range(5)]
+    connections = Curve("memory", "MiB", "connections", ((1, 7.0), (10, 7.0)))
 
-    drawn = ElementTree.fromstring(svg(curves))
+    drawn = ElementTree.fromstring(svg([*tasks, connections]))
 
-    assert len(drawn.findall("{*}polyline")) == 3
-    assert len(drawn.findall("{*}circle")) == 6
-    assert any(each.text == "one <1>, µs" for each in drawn.findall("{*}text"))
+    lines = drawn.findall("{*}polyline")
+    assert len(lines) == 6
+    assert len({each.get("stroke") for each in lines[:5]}) == 5
+    assert len(drawn.findall("{*}circle")) == 12
+    assert {f"{number} <1>, µs" for number in range(5)} <= {each.text for each in drawn.findall("{*}text")}
+
+
+def test_a_curve_for_which_there_is_no_colour_is_not_left_out() -> None:
+    curves = [Curve(str(number), "µs", "tasks", ((1, 5.0), (10, 50.0))) for number in range(len(COLOURS) + 1)]
+
+    with pytest.raises(ValueError, match="shorter"):
+        svg(curves)

@@ -99,6 +99,10 @@ def test_the_tables_are_the_codes() -> None:
     assert readme.current(TEXT) == TEXT, "run: python -m tests.readme"
 
 
+def test_the_plot_has_every_curve_that_was_measured() -> None:
+    assert readme.PLOT.read_text() == readme.plot(), "run: python -m tests.readme"
+
+
 PAGES = [readme.README, *sorted((readme.README.parent / "examples").rglob("*.rst"))]
 
 

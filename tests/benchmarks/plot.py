@@ -17,10 +17,12 @@ LEFT: Final = 60
 TOP: Final = 24
 GAP: Final = 100
 
-COLOURS: Final = ("#0b6e99", "#c4532d", "#4d8b31", "#7b4fa3")
+# As many curves as there may be in a panel.
+COLOURS: Final = ("#0b6e99", "#c4532d", "#4d8b31", "#7b4fa3", "#111111")
 
 
 def svg(curves: Sequence[Curve]) -> str:
+    """Raises ValueError: more curves are by the same than there are colours."""
     panels = [list(group) for _, group in groupby(curves, key=lambda curve: curve.by)]
     body = "".join(panel(group, LEFT + number * (WIDTH + GAP)) for number, group in enumerate(panels))
     width, height = LEFT + len(panels) * (WIDTH + GAP), TOP + HEIGHT + 120
@@ -48,7 +50,7 @@ def panel(curves: Sequence[Curve], left: int) -> str:
         y = down(10.0**power)
         said.append(line(left, y, left + WIDTH, y) + text(left - 6, y + 4, f"10{raised(power)}", "end"))
     said.append(text(left + WIDTH / 2, TOP + HEIGHT + 34, curves[0].by, "middle"))
-    for number, (curve, colour) in enumerate(zip(curves, COLOURS, strict=False)):
+    for number, (curve, colour) in enumerate(zip(curves, COLOURS[: len(curves)], strict=True)):
         points = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in curve.points)
         said.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>\n')
         said += [
