@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from tests.benchmarks import clients, peers
 from tests.benchmarks.measure import (
@@ -33,6 +34,15 @@ PIECE = 64 << 10
 # In the sparse image, one in so many MiB is data.
 SPARSE = 16
 
+# The others, as they are run, and the Debian package of each. rsync's --inplace alone writes the zeros of holes.
+OTHERS: Final[Mapping[str, tuple[str, str]]] = {
+    "cp": ("cp --reflink=never --sparse=always", "coreutils"),
+    "qemu-img": ("qemu-img convert -f raw -O raw", "qemu-utils"),
+    "rsync": ("rsync --inplace --sparse", "rsync"),
+}
+
+SHARED: Final = "cp --reflink=always"
+
 
 def image(path: Path, size: int, piece: int, step: int) -> Path:
     """A file of ``size`` bytes with ``piece`` bytes of data in every ``step``, on the disk."""
@@ -49,11 +59,11 @@ def image(path: Path, size: int, piece: int, step: int) -> Path:
     return path
 
 
-def copied(command: Callable[[Path, Path], list[str]], source: Path, target: Path) -> Side:
+def copied(command: str, source: Path, target: Path) -> Side:
     def once() -> float:
         target.unlink(missing_ok=True)
         began = time.perf_counter()
-        subprocess.run(command(source, target), check=True, capture_output=True)
+        subprocess.run([*command.split(), source, target], check=True, capture_output=True)
         with target.open("rb") as file:
             os.fsync(file.fileno())
         return time.perf_counter() - began
@@ -76,34 +86,14 @@ def ours(path: str, source: Path, target: Path) -> Side:
     return once
 
 
-def cp(source: Path, target: Path) -> list[str]:
-    return ["cp", "--reflink=never", "--sparse=always", str(source), str(target)]
-
-
-def qemu_img(source: Path, target: Path) -> list[str]:
-    return ["qemu-img", "convert", "-f", "raw", "-O", "raw", str(source), str(target)]
-
-
-def rsync(source: Path, target: Path) -> list[str]:
-    # --inplace alone writes the zeros of holes.
-    return ["rsync", "--inplace", "--sparse", str(source), str(target)]
-
-
-OTHERS = {
-    "cp": (cp, "cp", "coreutils"),
-    "qemu-img": (qemu_img, "qemu-img", "qemu-utils"),
-    "rsync": (rsync, "rsync", "rsync"),
-}
-
-
 def beside_others(name: str, extent: Extent, size: int, piece: int, step: int) -> Outcomes:
     with peers.folder() as own, peers.taskd() as daemon:
         source = image(own / "image", size, piece, step)
         sides: dict[str, Side] = {"ours": ours(daemon.socket, source, own / "ours")}
         missing: dict[str, str] = {}
-        for other, (command, program, package) in OTHERS.items():
+        for other, (command, package) in OTHERS.items():
             try:
-                peers.tool(program, package)
+                peers.tool(other, package)
                 sides[other] = copied(command, source, own / other)
             except Missing as error:
                 missing[other] = str(error)
@@ -148,17 +138,13 @@ def xfs(size: int) -> Iterator[Path]:
 
 def reflink(extent: Extent) -> Outcomes:
     """Blocks that are shared: what is left is what a task costs."""
-
-    def shared(source: Path, target: Path) -> list[str]:
-        return ["cp", "--reflink=always", str(source), str(target)]
-
     try:
         with xfs((400 << 20) + extent.copied) as own, peers.taskd() as daemon:
             size = extent.copied // 4
             source = image(own / "image", size, size, size)
             sides = {
                 "ours": ours(daemon.socket, source, own / "ours"),
-                "cp": copied(shared, source, own / "cp"),
+                "cp": copied(SHARED, source, own / "cp"),
             }
             said = in_turn(extent.rounds, sides)
     except Missing as error:
