@@ -86,9 +86,9 @@ def ours(path: str, source: Path, target: Path) -> Side:
     return once
 
 
-def beside_others(name: str, extent: Extent, size: int, piece: int, step: int) -> Outcomes:
+def beside_others(name: str, extent: Extent, piece: int, step: int) -> Outcomes:
     with peers.folder() as own, peers.taskd() as daemon:
-        source = image(own / "image", size, piece, step)
+        source = image(own / "image", extent.copied, piece, step)
         sides: dict[str, Side] = {"ours": ours(daemon.socket, source, own / "ours")}
         missing: dict[str, str] = {}
         for other, (command, package) in OTHERS.items():
@@ -104,17 +104,17 @@ def beside_others(name: str, extent: Extent, size: int, piece: int, step: int) -
 
 def plain(extent: Extent) -> Outcomes:
     """All data."""
-    return beside_others("copy", extent, extent.copied, extent.copied, extent.copied)
+    return beside_others("copy", extent, extent.copied, extent.copied)
 
 
 def sparse(extent: Extent) -> Outcomes:
     """One MiB in sixteen."""
-    return beside_others("sparse", extent, extent.copied, 1 << 20, SPARSE << 20)
+    return beside_others("sparse", extent, 1 << 20, SPARSE << 20)
 
 
 def pieces(extent: Extent) -> Outcomes:
     """64 KiB in every 128."""
-    return beside_others("pieces", extent, extent.copied // 4, PIECE, 2 * PIECE)
+    return beside_others("pieces", extent, PIECE, 2 * PIECE)
 
 
 @contextmanager

@@ -107,7 +107,7 @@ ROWS: Final = (
     Row("step-huey", "the same", "huey on SQLite", least(10), steps.one_step),
     *beside_others("copy", "copy of 4 GiB of data, fsync included", copies.plain),
     *beside_others("sparse", "copy of 4 GiB, 15 of 16 parts holes", copies.sparse),
-    *beside_others("pieces", "copy of 8,192 pieces of 64 KiB", copies.pieces),
+    *beside_others("pieces", "copy of 4 GiB, half of it holes: 32,768 pieces of 64 KiB", copies.pieces),
     Row(
         "reflink-cp",
         "copy by reflink on XFS, the time more than",
