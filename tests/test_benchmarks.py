@@ -6,13 +6,15 @@ How fast anything is, is not asked here.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterator
 from xml.etree import ElementTree
 
+import attrs
 import pytest
 
 from tests import readme
-from tests.benchmarks import bounds, peers, profiled, steps
+from tests.benchmarks import bounds, clients, growth, peers, profiled, steps
 from tests.benchmarks.measure import TINY, Curve, Extent, Found, Missing, Outcomes, Skipped, in_turn, ratio
 from tests.benchmarks.plot import COLOURS, svg
 from tests.benchmarks.table import ROWS, figures
@@ -91,12 +93,45 @@ def test_the_sides_take_turns_and_no_side_is_always_the_first() -> None:
     assert said == {"one": [1.0, 4.0, 5.0], "other": [2.0, 3.0, 6.0]}
 
 
-def test_a_flat_curve_has_no_step_and_a_linear_one_is_as_steep_as_that() -> None:
-    flat = Curve("flat", "µs", "tasks", ((10, 5.0), (100, 5.0), (1000, 5.0)))
-    linear = Curve("linear", "µs", "tasks", ((10, 5.0), (100, 5.0), (1000, 50.0)))
+def test_the_steepest_step_is_so_in_the_median_of_the_rounds_and_is_told_with_what_they_were() -> None:
+    """Flat is 0, linear is 1; one slow look makes no step."""
+    flat = {10: [5.0, 5.0, 5.0], 100: [5.0, 5.0, 5000.0], 1000: [5.0, 5.0, 5.0]}
+    linear = {10: [5.0, 5.0, 5.0], 100: [5.0, 50.0, 5.0], 1000: [50.0, 50.0, 500.0]}
 
-    assert flat.steepest() == 0.0
-    assert linear.steepest() == pytest.approx(1.0)
+    found = growth.grown("tasks", {("flat", "µs"): flat, ("linear", "µs"): linear})
+
+    assert (found.value, found.low, found.high) == pytest.approx((1.0, 0.0, 2.0))
+    assert found.ours == "linear, 100 to 1,000"
+    assert [curve.points[-1] for curve in found.curves] == [(1000, 5.0), (1000, 50.0)]
+
+
+def test_what_is_to_be_flat_is_told_where_it_is_dearest_beside_the_fewest() -> None:
+    found = growth.dearest({10: [5.0, 5.0, 4.0], 100: [10.0, 5.0, 5.0], 1000: [5.0, 50.0, 4.0]})
+
+    assert (found.value, found.low, found.high) == pytest.approx((1.25, 1.0, 2.0))
+    assert (found.ours, found.beside) == ("5 µs at 100", "5 µs at 10")
+
+
+def test_each_round_looks_at_every_size_of_what_grows() -> None:
+    turns: list[int] = []
+
+    def look(size: int) -> float:
+        turns.append(size)
+        return float(size)
+
+    said = growth.in_rounds(attrs.evolve(TINY, rounds=3), [10, 100], {("size", ""): look})
+
+    assert turns == [10, 100, 100, 10, 10, 100]
+    assert said == {("size", ""): {10: [10.0] * 3, 100: [100.0] * 3}}
+
+
+def test_a_server_that_hangs_up_ends_the_look_at_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.shutdown(socket.SHUT_WR)
+
+        with pytest.raises(ConnectionError):
+            clients.one_at_a_time(ours, [b"asked\n"], 0.0)
 
 
 def test_a_plot_is_an_image_with_every_point_of_every_curve() -> None:

@@ -59,6 +59,13 @@ def read_line(sock: socket.socket) -> bytes:
     return said
 
 
+def at_rest(path: str) -> socket.socket:
+    """Connected, and has asked: who says nothing is let go of (``message_deadline_s``). Raises OSError."""
+    sock = connected(path)
+    ask(sock, "Task.list", page_size=1)
+    return sock
+
+
 def ask(sock: socket.socket, method: str, /, **params: object) -> Any:
     """The result of one call. Raises RuntimeError where it is refused."""
     sock.sendall(request(method, **params))
@@ -69,14 +76,15 @@ def ask(sock: socket.socket, method: str, /, **params: object) -> Any:
 
 
 def one_at_a_time(sock: socket.socket, requests: Sequence[bytes], seconds: float) -> list[float]:
-    """Seconds from each request to the end of its reply."""
+    """Seconds from each request to the end of its reply. Raises ConnectionError: the server has hung up."""
     took: list[float] = []
     send, receive, end = sock.sendall, sock.recv, perf_counter() + seconds
     began = perf_counter()
     for each in cycle(requests):
         send(each)
-        while not receive(READ).endswith(b"\n"):
-            pass
+        while not (came := receive(READ)).endswith(b"\n"):
+            if not came:
+                raise ConnectionError("the server has hung up")
         now = perf_counter()
         took.append(now - began)
         if now > end:

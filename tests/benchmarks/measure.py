@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -20,7 +19,7 @@ class Extent:
     """How much is measured: ``rounds`` of each side, ``seconds`` of each look, and the sizes of what is looked at.
 
     ``stored`` and ``few`` are numbers of ended tasks, ``running`` of running ones, ``copied`` is bytes,
-    ``watchers`` connections, ``idle`` seconds.
+    ``watchers`` connections, ``idle`` seconds, ``growth`` the most of what grows, as a power of ten.
     """
 
     rounds: int = 5
@@ -35,10 +34,12 @@ class Extent:
     growth: int = 6
 
 
+T = TypeVar("T")
+
 FULL: Final = Extent()
 
 # Enough to see that a benchmark still runs.
-TINY: Final = Extent(1, 0.02, 1000, 100, 20, 4 << 20, 5, 2, 0.1, 2)
+TINY: Final = Extent(1, 0.02, 1000, 100, 20, 4 << 20, 5, 2, 0.1, 3)
 
 
 @attrs.frozen
@@ -49,13 +50,6 @@ class Curve:
     unit: str
     by: str
     points: tuple[tuple[float, float], ...]
-
-    def steepest(self) -> float:
-        """The steepest step from one point to the next: 0 is flat, 1 is linear."""
-        pairs = pairwise(self.points)
-        return max(
-            (math.log(after[1] / here[1]) / math.log(after[0] / here[0]) for here, after in pairs), default=0.0
-        )
 
 
 @attrs.frozen
@@ -88,9 +82,9 @@ Outcomes: TypeAlias = Mapping[str, Outcome]
 Side: TypeAlias = Callable[[], float]
 
 
-def in_turn(rounds: int, sides: Mapping[str, Side]) -> dict[str, list[float]]:
+def in_turn(rounds: int, sides: Mapping[T, Side]) -> dict[T, list[float]]:
     """What each side measured in each round. Every other round goes through them backwards."""
-    said: dict[str, list[float]] = {name: [] for name in sides}
+    said: dict[T, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
         for name in list(sides)[:: -1 if number % 2 else 1]:
             said[name].append(sides[name]())
@@ -124,6 +118,11 @@ def compared(
         row: Skipped(missing[side]) if side in missing else ratio(said["ours"], said[side], say, inverse=inverse)
         for row, side in rows.items()
     }
+
+
+def steepness(here: tuple[float, float], after: tuple[float, float]) -> float:
+    """Of the step from one point of a curve to the next: 0 is flat, 1 is linear."""
+    return math.log(after[1] / here[1]) / math.log(after[0] / here[0])
 
 
 def per_second(value: float) -> str:

@@ -81,11 +81,11 @@ def sample(folder: Path) -> tuple[list[bytes], list[bytes]]:
     """Requests for tasks of that state, and for pages of it, here and there."""
     with closing(sqlite3.connect(folder / "state" / "taskd.sqlite")) as connection:
         (last,) = connection.execute("SELECT max(seq) FROM task").fetchone()
-        seqs = [random.randint(PAGE + 1, max(PAGE + 1, last)) for _ in range(ASKED)]
-        find = "SELECT id FROM task WHERE seq = min(?, ?)"
-        ids = [connection.execute(find, (seq, last)).fetchone()[0] for seq in seqs]
+        seqs = [random.randint(1, last) for _ in range(ASKED)]
+        ids = [connection.execute("SELECT id FROM task WHERE seq = ?", (seq,)).fetchone()[0] for seq in seqs]
     stats = [clients.request("Task.stat", id=id, dbg="") for id in ids]
-    return stats, [clients.request("Task.list", cursor=str(seq), page_size=PAGE) for seq in seqs]
+    cursors = [str(max(seq, PAGE + 1)) for seq in seqs]
+    return stats, [clients.request("Task.list", cursor=cursor, page_size=PAGE) for cursor in cursors]
 
 
 def a_million(extent: Extent) -> Outcomes:

@@ -137,6 +137,14 @@ ROWS: Final = (
     Row("memory-stored", "with 1,000,000 stored", "with none", most(1.2), stored.a_million),
     Row("idle-calls", "system calls of an idle daemon in 10 s", "", most(5, ""), idle.system_calls),
     Row(
+        "grows-stat",
+        "``Task.stat`` at 10² to 10⁶ stored tasks, where it is dearest",
+        "at 10²",
+        most(1.2),
+        growth.by_tasks,
+        plotted=True,
+    ),
+    Row(
         "grows-tasks",
         "cost by stored tasks, 10² to 10⁶: steepest step",
         "linear",
