@@ -10,7 +10,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -21,8 +21,9 @@ from taskd.codec import dumps, schema
 from taskd.config import Config
 from taskd.errors import TaskdError
 from taskd.metrics import Metrics
+from tests.benchmarks import bounds
 from tests.benchmarks import table as benchmarks
-from tests.benchmarks.measure import Curve
+from tests.benchmarks.measure import Curve, per_second
 from tests.benchmarks.plot import svg
 from tests.proof import Verdict
 from tests.proof.__main__ import figures
@@ -164,9 +165,50 @@ def plot() -> str:
 
 
 def measured() -> str:
-    """When and where that was."""
-    said = benchmarks.figures()
+    return when_and_where(benchmarks.figures())
+
+
+def when_and_where(said: Mapping[str, object]) -> str:
     return f"Measured on {said['date']}: {said['machine']}; load {said['load']}."
+
+
+def bound() -> str:
+    """What bounds the rows that are missed: each side's rate, and its ratio to the peer's."""
+    said = bounds.kept()
+    rows = [
+        (
+            code(name),
+            row["goal"],
+            per_second(row["peer"]),
+            f"{per_second(row['bare'])}: {row['bare_by_peer']['value']:.3g} ×",
+            f"{per_second(row['ours'])}: {row['ours_by_peer']['value']:.3g} ×",
+            row["bound"],
+        )
+        for name, row in said["rows"].items()
+    ]
+    head = ("row", "to reach", "the peer", "the barest", "taskd", "what bounds it")
+    many = benchmarks.figures()["rows"]["start-64-disk"]["ours"]
+    return f"{table(head, *rows)}\n\n{when_and_where(said)} In the table above, 64 clients start {many}."
+
+
+def profiles() -> str:
+    """Where the time of their calls goes."""
+    rows: list[Sequence[str]] = [
+        ("calls", "because of", "in all", "event loop", "other threads", "the event loop's functions")
+    ]
+    kept = bounds.kept()["profiles"]
+    for name, look in bounds.LOOKS.items():
+        cells = ["not measured", "", "", ""]
+        if name in kept:
+            spent = {who: f"{microseconds:.0f}" for who, microseconds in kept[name]["spent"].items()}
+            cells = [
+                f"{kept[name]['in_all']:.0f} µs",
+                f"{spent['loop']} + {spent['loop_kernel']} µs",
+                f"{spent['others']} + {spent['others_kernel']} µs",
+                ", ".join(f"{code(each)} {share * 100:.1f} %" for each, share in kept[name]["functions"].items()),
+            ]
+        rows.append((name, ", ".join(map(code, look.rows)), *cells))
+    return table(*rows)
 
 
 def proof() -> str:
@@ -198,6 +240,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "speed": speed,
     "machine": measured,
+    "bounds": bound,
+    "profiles": profiles,
     "proof": proof,
 }
 

@@ -63,12 +63,38 @@ def test_what_bounds_a_row_is_measured_beside_the_same_peer(only: str) -> None:
         pytest.skip(str(missing))
 
 
-def test_where_the_time_goes_is_told_by_thread_and_by_function(capsys: pytest.CaptureFixture[str]) -> None:
-    profiled.report(TINY)
+def test_each_profile_is_of_calls_that_are_answered() -> None:
+    with peers.taskd() as daemon:
+        assert all(look.calls(daemon.socket, TINY) > 0 for look in bounds.LOOKS.values())
 
-    said = capsys.readouterr().out
-    assert all(re.search(rf"^{call}( +\d+){{5}}$", said, re.MULTILINE) for call in profiled.calls("", 0))
-    assert len(re.findall(r"_converse", said)) >= 1
+
+def test_where_the_time_goes_is_told_by_thread_and_by_function() -> None:
+    ((name, profile),) = bounds.profiled(["stat-qemu"], TINY)
+
+    assert name in bounds.LOOKS
+    assert profile.in_all > 0
+    assert min(attrs.astuple(profile.spent)) >= 0
+    assert profile.functions
+    assert 0 < sum(profile.functions.values()) <= 1
+
+
+def test_each_row_that_is_missed_has_a_profile_that_says_why() -> None:
+    kept = figures()["rows"]
+    missed = {
+        row.name for row in ROWS if "value" in kept.get(row.name, ()) and not row.goal.met(kept[row.name]["value"])
+    }
+
+    assert missed
+    assert missed <= {row for look in bounds.LOOKS.values() for row in look.rows}
+    assert set(bounds.kept()["rows"]) <= set(bounds.DOES)
+    assert set(bounds.kept()["profiles"]) <= set(bounds.LOOKS)
+
+
+def test_a_function_is_told_by_its_module() -> None:
+    assert profiled.named(attrs.__file__, "asdict") == "attrs.asdict"
+    assert profiled.named("~", "<method 'poll' of 'select.epoll' objects>") == "select.epoll.poll"
+    assert profiled.named("~", "<built-in method posix.write>") == "posix.write"
+    assert profiled.named("<attrs generated init taskd.model.Task>", "__init__") == "taskd.model.Task.__init__"
 
 
 def test_a_figure_is_the_median_of_the_rounds_and_not_the_ratio_of_two_medians() -> None:

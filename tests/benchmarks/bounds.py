@@ -1,9 +1,8 @@
-"""``python -m tests.benchmarks.bounds [--only NAME]... [--json FILE] [--profile]``: what bounds the missed rows.
+"""``python -m tests.benchmarks.bounds [--only NAME]... [--json FILE]``: what bounds the missed rows, and profiles.
 
 Each is measured once more with a third side: the barest program that could do the job (``bare``), by the same
 client, in turn in one run. A goal that this does not reach is out of reach of trio and SQLite on that machine;
-what is between this and ours is taskd's own work.
-``--profile`` says instead where the daemon's time goes.
+what is between this and ours is taskd's own work. Where that goes, a profile of the row's calls says.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 import click
 
-from tests.benchmarks import answering, clients, durable, peers, steps
+from tests.benchmarks import answering, clients, durable, peers, steps, stored
 from tests.benchmarks.__main__ import load, machine
 from tests.benchmarks.measure import FULL, Extent, Found, Missing, Side, in_turn, per_second, ratio
-from tests.benchmarks.profiled import report
+from tests.benchmarks.profiled import Calls, Profile, profile
 from tests.benchmarks.table import ROWS, Goal
 
 # What was said by each side in each round: ``peer``, ``bare``, ``ours``.
@@ -239,6 +238,64 @@ MEASURES: Final[Mapping[str, Callable[[Extent], Mapping[str, Said]]]] = {
 }
 
 
+def one_status(ask: Callable[[str, bytes, Extent], float]) -> Calls:
+    """Asks for the status of one task."""
+
+    def calls(path: str, extent: Extent) -> float:
+        with clients.connected(path) as sock:
+            id = clients.ask(sock, "Task.start", operation="external")["id"]
+        return ask(path, clients.request("Task.stat", id=id, dbg=""), extent)
+
+    return calls
+
+
+def status_over_http(path: str, line: bytes, extent: Extent) -> float:
+    return over_http(path, clients.posted("/jsonrpc", line, "application/json"), extent)
+
+
+def start_by_many(path: str, extent: Extent) -> float:
+    return crowd(path, durable.START, extent)
+
+
+def with_a_step(path: str, extent: Extent) -> float:
+    with clients.connected(path) as sock:
+        return clients.repeated(partial(steps.life, sock), extent.seconds)
+
+
+def list_all(path: str, extent: Extent) -> float:
+    return one_at_a_time(path, clients.request("Task.ls", dbg=""), extent)
+
+
+@attrs.frozen
+class Look:
+    """What is profiled for ``rows``: ``calls``, of a daemon with no tasks or with all of the ``stored`` ones."""
+
+    rows: Sequence[str]
+    calls: Calls
+    stored: bool = False
+
+
+LOOKS: Final[Mapping[str, Look]] = {
+    "``Task.stat``": Look(["stat-qemu"], one_status(one_at_a_time)),
+    "``Task.stat``, 64 connections": Look(["stat-64-sum"], one_status(crowd)),
+    "``Task.stat`` over HTTP": Look(["stat-http"], one_status(status_over_http)),
+    "start, complete, destroy": Look(["life-qemu"], life),
+    "``Task.start``, 64 clients": Look(["start-64-disk"], start_by_many),
+    "a task with one step": Look(["step-dbos", "step-huey"], with_a_step),
+    "``Task.ls`` of 1,000,000": Look(["grows-tasks"], list_all, stored=True),
+}
+
+# Seconds of a look: the kernel counts in hundredths.
+PROFILED: Final = attrs.evolve(FULL, seconds=2.0)
+
+
+def profiled(only: Sequence[str], extent: Extent) -> Iterator[tuple[str, Profile]]:
+    for name, look in LOOKS.items():
+        if not only or any(row.startswith(tuple(only)) for row in look.rows):
+            with steps.package(), stored.state(extent.stored if look.stored else 0) as folder:
+                yield name, profile(folder, look.calls, extent)
+
+
 def measured(only: Sequence[str], extent: Extent) -> Iterator[tuple[str, Bound]]:
     """Row by row. Raises Missing."""
     for name, measure in MEASURES.items():
@@ -247,21 +304,31 @@ def measured(only: Sequence[str], extent: Extent) -> Iterator[tuple[str, Bound]]
                 yield row, Bound.of(said)
 
 
+# What was measured last on a machine that did nothing else, as ``--json`` writes it; README.rst has these figures.
+KEPT: Final = Path(__file__).parent / "bounds.json"
+
+
+def kept() -> dict[str, Any]:
+    """``date``, ``machine``, ``load``, ``rows`` by name, and ``profiles`` by what is called."""
+    read: dict[str, Any] = json.loads(KEPT.read_text())
+    return read
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--only", metavar="NAME", multiple=True, help="Measure the rows whose names begin so.")
 @click.option("--json", "file", metavar="FILE", type=Path, help="Write what was measured to FILE.")
-@click.option("--profile", "profiling", is_flag=True, help="Say where the daemon's time goes instead.")
-def main(only: tuple[str, ...], file: Path | None, profiling: bool) -> None:
-    """Measure what bounds the rows that are missed: the peer, the barest program that does the job, and taskd."""
+def main(only: tuple[str, ...], file: Path | None) -> None:
+    """Measure what bounds the rows that are missed: the peer, the barest program that does the job, and taskd; and
+    where taskd's time goes.
+    """
+    head = {"date": time.strftime("%Y-%m-%d", time.gmtime()), "machine": machine(), "load": load()}
     click.echo(f"{machine()}; load {load()}")
-    if profiling:
-        report(FULL)
-        return
     goals = {row.name: row.goal for row in ROWS}
     goals |= {row: goals[other] for row, other in BESIDE.items()}
-    head = f"{'row':<14} {'goal':>7} {'peer':>9} {'bare':>9} {'ours':>9}"
-    click.echo(f"{head}  bare÷peer  ours÷peer  ours÷bare  what bounds it")
+    sides = f"{'row':<14} {'goal':>7} {'peer':>9} {'bare':>9} {'ours':>9}"
+    click.echo(f"{sides}  bare÷peer  ours÷peer  ours÷bare  what bounds it")
     rows: dict[str, object] = {}
+    profiles: dict[str, object] = {}
     try:
         for row, bound in measured(only, FULL):
             sides = " ".join(f"{per_second(side):>9}" for side in (bound.peer, bound.bare, bound.ours))
@@ -273,9 +340,21 @@ def main(only: tuple[str, ...], file: Path | None, profiling: bool) -> None:
             rows[row] = {**attrs.asdict(bound), "goal": str(goals[row]), "bound": sentence}
     except Missing as missing:
         raise click.ClickException(str(missing)) from None
+    click.echo("\nmicroseconds of a call: from one answer to the next, and of the processor")
+    click.echo(
+        f"{'':<30} {'in all':>8} {'loop':>8} {'kernel':>8} {'others':>8} {'kernel':>8}  the loop's functions"
+    )
+    for name, each in profiled(only, PROFILED):
+        said = " ".join(f"{value:>8.0f}" for value in (each.in_all, *attrs.astuple(each.spent)))
+        click.echo(f"{name:<30} {said}  {in_words(each.functions)}")
+        profiles[name] = attrs.asdict(each)
     if file is not None:
-        said = {"machine": machine(), "load": load(), "rows": rows}
-        file.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+        found = {**head, "rows": rows, "profiles": profiles}
+        file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def in_words(functions: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.0%}" for name, share in functions.items())
 
 
 if __name__ == "__main__":
