@@ -7,7 +7,6 @@ their own in ours, so that nothing of taskd depends on them: supervisor, dbos, t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -113,19 +112,23 @@ def process(*argv: str | Path, cwd: Path | None = None, pipes: bool = False) -> 
         running.communicate()
 
 
+def first(path: str, running: subprocess.Popen[bytes], name: str | Path) -> socket.socket:
+    """The first connection to what was started: its socket is there before it listens. Raises Missing."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return connected(path)
+        except OSError:
+            if running.poll() is not None or time.monotonic() > deadline:
+                raise Missing(f"{name} does not start") from None
+            time.sleep(0.01)
+
+
 @contextmanager
 def served(path: str, *argv: str | Path, cwd: Path | None = None) -> Iterator[None]:
     """A server that listens on ``path``."""
     with process(*argv, cwd=cwd) as running:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                connected(path).close()
-                break
-            except OSError:
-                if running.poll() is not None or time.monotonic() > deadline:
-                    raise Missing(f"{argv[0]} does not start") from None
-                time.sleep(0.01)
+        first(path, running, argv[0]).close()
         yield
 
 
@@ -152,11 +155,7 @@ def supervisor() -> Iterator[str]:
             "[program:one]\ncommand=sleep infinity\n"
         )
         with process(VENV / "bin" / "supervisord", "-c", settings, cwd=own) as running:
-            deadline = time.monotonic() + PATIENCE
-            while not os.path.exists(path):
-                if running.poll() is not None or time.monotonic() > deadline:
-                    raise Missing("supervisord does not start")
-                time.sleep(0.01)
+            first(path, running, "supervisord").close()
             try:
                 yield path
             finally:
@@ -206,12 +205,7 @@ def storage_daemon() -> Iterator[StorageDaemon]:
         path = str(own / "s")
         chardev = f"socket,id=c0,path={path},server=on,wait=off"
         with process(program, "--chardev", chardev, "--monitor", "chardev=c0") as running:
-            deadline = time.monotonic() + PATIENCE
-            while not os.path.exists(path):
-                if running.poll() is not None or time.monotonic() > deadline:
-                    raise Missing("qemu-storage-daemon does not start")
-                time.sleep(0.01)
-            with connected(path) as sock:
+            with first(path, running, "qemu-storage-daemon") as sock:
                 yield StorageDaemon(sock, own)
 
 
