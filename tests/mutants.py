@@ -218,6 +218,20 @@ MUTANTS = (
         (*LINE, "-k", "hangs_at_a_start"),
     ),
     Mutant(
+        "what a name no longer leads to at a start is not held",
+        "runner/recovery.py",
+        "            keys |= await",
+        "            keys = await",
+        (*LINE, "-k", "stays_its_own"),
+    ),
+    Mutant(
+        "a disk that comes back under another number is another target",
+        "operations/image/device.py",
+        "        if names:  # it may come back",
+        "        if False:  # it may come back",
+        ("tests/operations/test_copy_device.py", "-k", "know_again"),
+    ),
+    Mutant(
         "an undo that hangs keeps everybody's new work waiting after a start",
         "runner/recovery.py",
         "        if not has_target(runner, live):\n",

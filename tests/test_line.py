@@ -281,6 +281,40 @@ async def test_a_target_stays_claimed_while_an_undo_is_owed_to_it(mock_clock: Mo
         await through(service, task)
 
 
+async def test_what_a_task_has_worked_on_stays_its_own_also_where_its_names_lead_elsewhere_after_a_start(
+    mock_clock: MockClock, tmp_path: Path
+) -> None:
+    """Its disk is away at the start, and comes back under another name: what is completed there meanwhile would
+    go with its undo. What its names lead to now it has, too.
+    """
+    mock_clock.rate = 10  # for the pauses between two tries
+    toys, names, store, away = Toys(), {"link": "one"}, MemoryStore(), [True]
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        raise OSError(5, "Input/output error")
+
+    async def unmake() -> None:
+        if away:
+            raise OSError(6, "No such device or address")
+
+    maker = toys.operation("maker", lambda target: names.get(target, target))
+    operations = table(attrs.evolve(maker, run=run, verbs={"unmake": unmake}), toys.operation())
+    async with running(store, operations, str(tmp_path)) as service:
+        owing = await started(service, operation="maker", target="link")
+        assert (await ended(service, owing)).residue != ()
+    names["link"] = "two"
+    async with running(store, operations, str(tmp_path)) as service:
+        tasks = [await started(service, target=target) for target in ("one", "two")]
+        for task in tasks:
+            await told(service, task, f"task {owing}, which has the same target")
+        while service.registry.get(owing) is not None:  # the start tries it, in vain
+            await trio.lowlevel.checkpoint()
+        away.clear()
+        assert (await service.recover(ROOT, owing)).residue == ()
+        await through(service, *tasks)
+
+
 @pytest.mark.parametrize("committed", [False, True], ids=["undo", "finish"])
 @pytest.mark.parametrize("away", [True, False], ids=["away", "at a loss"])
 async def test_a_target_stays_claimed_where_the_operation_of_whoever_owes_it_something_cannot_be_asked(

@@ -42,9 +42,9 @@ async def _kill(runner: Runner, live: Live) -> None:
 async def hold_targets(runner: Runner, found: Iterable[Live], nursery: trio.Nursery) -> None:
     """What these tasks have worked on is theirs, until they owe nothing more.
 
-    Whoever cannot be told in time, because a disk does not answer, does not keep the others waiting: it has what
-    it had when it was started, and the rest when the disk does. Whose operation is away, or cannot tell any more,
-    has what it had, too.
+    They have what they had when they were started, and what their names lead to now. Whoever cannot be told of in
+    time, because a disk does not answer, does not keep the others waiting: it has the rest when the disk does.
+    Whose operation is away, or cannot tell any more, has what it had.
     """
     looks = {live: trio.Event() for live in found if live.task.journal}
     for live, told in looks.items():
@@ -59,9 +59,11 @@ async def hold_targets(runner: Runner, found: Iterable[Live], nursery: trio.Nurs
 
 async def _hold(runner: Runner, live: Live, told: trio.Event) -> None:
     keys = frozenset(live.task.targets)
-    if has_target(runner, live):  # names may stand for other files by now, and devices have other numbers
+    if has_target(runner, live):
         try:
-            keys = await targets_of(runner, live)
+            # Names may stand for other files by now, and devices have other numbers. What a look does not find
+            # any more may be owed to as before: its disk comes back, under whatever name.
+            keys |= await targets_of(runner, live)
         except Exception:
             logger.exception("what task %s works on cannot be told anew", live.task.id)
     # It may have ended meanwhile, and be undone or destroyed: that is another Live's doing.

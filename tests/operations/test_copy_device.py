@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -11,8 +12,9 @@ import pytest
 from trio.testing import MockClock
 
 from taskd.errors import SameFile, TargetExists, TargetTooSmall
+from taskd.model import JSON
 from taskd.operations import copy
-from taskd.operations.image import device
+from taskd.operations.image import device, open_image
 from taskd.states import State
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT
@@ -26,6 +28,7 @@ from tests.operations.conftest import (
     output,
 )
 from tests.operations.test_copy import Params, code
+from tests.operations.test_owned import disk as mounted_disk
 
 pytestmark = needs_root
 
@@ -152,6 +155,34 @@ def test_a_loop_device_and_what_it_shows_are_one_target_under_whatever_names(dis
             assert keys(stranger).isdisjoint(frozenset().union(*map(keys, names)))
     finally:
         output("delpart", disk.node, "1")
+
+
+def test_what_an_undo_would_know_again_is_one_target_with_what_it_was(tmp_path: Path) -> None:
+    """Its number is another one by now, and so is that of the filesystem beneath it."""
+    point, stranger = tmp_path / "mnt", image(tmp_path / "stranger", BLOCK)
+    point.mkdir()
+
+    def found() -> tuple[set[str], Mapping[str, JSON]]:
+        with mounted_disk("ext4", tmp_path, point):
+            if not (point / "disk").exists():
+                image(point / "disk", SIZE)
+            with loop_device(point / "disk") as node, ExitStack() as files:
+                opened = open_image(str(node), os.O_RDONLY, files)
+                return set(device.layers(opened.stat)), device.identity(opened)
+
+    keys, identity = found()
+    numbers = {key for key in keys if key.startswith(("disk", "file"))}
+    with ExitStack() as others:
+        for _ in range(20):
+            others.enter_context(loop_device(stranger))  # takes a number that is free
+            keys_now, identity_now = found()
+            if numbers.isdisjoint(keys_now):
+                break
+
+    assert len(numbers) == 2
+    assert numbers.isdisjoint(keys_now)
+    assert device.same_device(identity, identity_now)
+    assert keys & keys_now
 
 
 async def test_a_mounted_device_is_not_written(bench: Bench, tmp_path: Path) -> None:

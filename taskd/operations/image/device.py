@@ -41,13 +41,7 @@ def _identity(image: Image) -> dict[str, JSON]:
     node = _sysfs(rdev)
     partition = _read(node, "partition") is not None
     disk = os.path.dirname(node) if partition else node
-    names: dict[str, JSON] = {name: text for name in _NAMES if (text := _read(disk, name))}
-    if backing := _read(disk, "loop/backing_file"):
-        mark = mark_at(backing)
-        if mark is not None:
-            # The handle of the file, where there is one: a path alone may name another file by now.
-            names |= {name: _read(disk, name) for name in _LOOP}
-            names |= {"loop/backing_file": backing, "loop/inode": mark.handle or f"{mark.dev}:{mark.ino}"}
+    names = _names(disk)
     if names and partition:
         names["start"] = _read(node, "start")
     return {
@@ -57,6 +51,18 @@ def _identity(image: Image) -> dict[str, JSON]:
         "diskseq": _read(disk, "diskseq"),
         "names": names,
     }
+
+
+def _names(disk: str) -> dict[str, JSON]:
+    """What the disk is known by again after a reboot, under whatever number; empty for by nothing."""
+    names: dict[str, JSON] = {name: text for name in _NAMES if (text := _read(disk, name))}
+    if backing := _read(disk, "loop/backing_file"):
+        mark = mark_at(backing)
+        if mark is not None:
+            # The handle of the file, where there is one: a path alone may name another file by now.
+            names |= {name: _read(disk, name) for name in _LOOP}
+            names |= {"loop/backing_file": backing, "loop/inode": mark.handle or f"{mark.dev}:{mark.ino}"}
+    return names
 
 
 def recognisable(identity: Mapping[str, JSON]) -> bool:
@@ -82,13 +88,18 @@ def overlap(one: int, other: int) -> bool:
 
 def layers(found: os.stat_result) -> Iterator[str]:
     """What is changed when a file or device is written to, as keys: of a device the disk that it is, or is a
-    partition of; beneath a loop device what it shows, and so on, down to a file.
+    partition of, and what it is known by again; beneath a loop device what it shows, and so on, down to a file.
     """
     dev, ino, rdev = found.st_dev, found.st_ino, found.st_rdev
     while rdev:
         node = _sysfs(rdev)
         disk = os.path.dirname(node) if _read(node, "partition") is not None else node
         yield f"disk {disk}"
+        names: dict[str, JSON] = {}
+        with suppress(OSError), rights.own():
+            names = _names(disk)
+        if names:  # it may come back under another number, and an undo would write to it there
+            yield f"known by {sorted(names.items())}"
         shown = _shown(disk)
         if shown is None:
             return
