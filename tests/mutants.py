@@ -225,6 +225,13 @@ MUTANTS = (
         (*LINE, "-k", "stays_its_own"),
     ),
     Mutant(
+        "what two tasks owe something is let go of with the first",
+        "runner/claims.py",
+        "        for key in keys:\n",
+        "        for key in keys - self._holders.keys():\n",
+        (*LINE, "-k", "when_one_owes"),
+    ),
+    Mutant(
         "a disk that comes back under another number is another target",
         "operations/image/device.py",
         "        if names:  # it may come back",

@@ -315,6 +315,44 @@ async def test_what_a_task_has_worked_on_stays_its_own_also_where_its_names_lead
         await through(service, *tasks)
 
 
+async def test_what_two_tasks_have_worked_on_is_the_others_when_one_owes_nothing_more(
+    mock_clock: MockClock, tmp_path: Path
+) -> None:
+    """The names of two disks were exchanged at a start, so that each task has what the other has had."""
+    mock_clock.rate = 10  # for the pauses between two tries
+    toys, store, away = Toys(), MemoryStore(), [True]
+    numbers = {"sda": "8:0", "sdb": "8:16"}
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        raise OSError(5, "Input/output error")
+
+    async def unmake() -> None:
+        if away:
+            raise OSError(6, "No such device or address")
+
+    maker = toys.operation("maker", lambda target: numbers[target])
+    operations = table(attrs.evolve(maker, run=run, verbs={"unmake": unmake}), toys.operation())
+    async with running(store, operations, str(tmp_path)) as service:
+        owing = [await started(service, operation="maker", target=name) for name in numbers]
+        for id in owing:
+            assert (await ended(service, id)).residue != ()
+    numbers |= {"sda": "8:16", "sdb": "8:0"}
+    async with running(store, operations, str(tmp_path)) as service:
+        for id in owing:
+            while service.registry.get(id) is not None:  # the start tries it, in vain
+                await trio.lowlevel.checkpoint()
+        first = service.runner.line._claims.against(frozenset(numbers.values()), "")
+        assert first is not None
+        tasks = [await started(service, target=number) for number in numbers.values()]
+        away.clear()
+        for id in sorted(owing, key=lambda id: id != first.id):
+            for task in tasks:
+                await told(service, task, f"task {id}, which has the same target")
+            assert (await service.recover(ROOT, id)).residue == ()
+        await through(service, *tasks)
+
+
 @pytest.mark.parametrize("committed", [False, True], ids=["undo", "finish"])
 @pytest.mark.parametrize("away", [True, False], ids=["away", "at a loss"])
 async def test_a_target_stays_claimed_where_the_operation_of_whoever_owes_it_something_cannot_be_asked(

@@ -22,18 +22,22 @@ class Holder:
 class Claims:
     """The keys that are taken, and by whom. What a key means is the operation's affair."""
 
-    _holders: dict[str, Holder] = attrs.field(factory=dict)
+    # Of a key those that came to it first come first.
+    _holders: dict[str, dict[str, Holder]] = attrs.field(factory=dict)
 
     def against(self, keys: frozenset[str], id: str) -> Holder | None:
         """Another task than ``id`` that has one of the keys."""
-        held = (self._holders.get(key) for key in sorted(keys))
-        return next((holder for holder in held if holder is not None and holder.id != id), None)
+        held = (holder for key in sorted(keys) for holder in self._holders.get(key, {}).values())
+        return next((holder for holder in held if holder.id != id), None)
 
     def hold(self, holder: Holder, keys: frozenset[str]) -> None:
-        """Take those of the keys that nobody has."""
+        """Take the keys. Who has one has it still: two that a start finds may both owe something there."""
         for key in keys:
-            self._holders.setdefault(key, holder)
+            self._holders.setdefault(key, {})[holder.id] = holder
 
     def release(self, id: str) -> None:
         """Give up all keys of task ``id``; having none is fine."""
-        self._holders = {key: holder for key, holder in self._holders.items() if holder.id != id}
+        for key, holders in tuple(self._holders.items()):
+            holders.pop(id, None)
+            if not holders:
+                del self._holders[key]

@@ -171,7 +171,7 @@ class Line:
             self._dispatch()
 
     def hold(self, task: Task, keys: frozenset[str]) -> None:
-        """Take what of the keys nobody has: the task has worked there before this daemon came."""
+        """Take the keys, also what another has: the task has worked there before this daemon came."""
         self._claims.hold(Holder(task.id, task.owner), keys)
 
     def let_go(self, id: str) -> None:
