@@ -232,6 +232,20 @@ MUTANTS = (
         (*LINE, "-k", "when_one_owes"),
     ),
     Mutant(
+        "a partition that was moved is the same device",
+        "operations/image/device.py",
+        '    keys = ("boot", "diskseq", "rdev", "setup")\n',
+        '    keys = ("boot", "diskseq", "rdev")\n',
+        ("tests/operations/test_copy_device.py", "-k", "another_device or was_connected"),
+    ),
+    Mutant(
+        "a zram device that was set up anew is the same device",
+        "operations/image/device.py",
+        "None if _read(disk, _ZRAM) else ",
+        "",
+        ("tests/operations/test_copy_device.py", "-k", "recognisable"),
+    ),
+    Mutant(
         "a disk that comes back under another number is another target",
         "operations/image/device.py",
         "        if names:  # it may come back",

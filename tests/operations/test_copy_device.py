@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +33,9 @@ from tests.operations.test_copy import Params, code
 from tests.operations.test_owned import disk as mounted_disk
 
 pytestmark = needs_root
+
+# linux/loop.h
+LOOP_SET_STATUS64, LOOP_GET_STATUS64 = 0x4C04, 0x4C05
 
 BLOCK = 64 * 1024
 SIZE = 32 * BLOCK
@@ -166,22 +171,21 @@ def test_what_an_undo_would_know_again_is_one_target_with_what_it_was(tmp_path: 
         with mounted_disk("ext4", tmp_path, point):
             if not (point / "disk").exists():
                 image(point / "disk", SIZE)
-            with loop_device(point / "disk") as node, ExitStack() as files:
-                opened = open_image(str(node), os.O_RDONLY, files)
-                return set(device.layers(opened.stat)), device.identity(opened)
+            with loop_device(point / "disk") as node:
+                return set(device.layers(node.stat())), identity(node)
 
-    keys, identity = found()
+    keys, before = found()
     numbers = {key for key in keys if key.startswith(("disk", "file"))}
     with ExitStack() as others:
         for _ in range(20):
             others.enter_context(loop_device(stranger))  # takes a number that is free
-            keys_now, identity_now = found()
+            keys_now, now = found()
             if numbers.isdisjoint(keys_now):
                 break
 
     assert len(numbers) == 2
     assert numbers.isdisjoint(keys_now)
-    assert device.same_device(identity, identity_now)
+    assert device.same_device(before, now)
     assert keys & keys_now
 
 
@@ -296,8 +300,73 @@ async def test_an_undo_never_writes_to_another_device(tmp_path: Path, autojump_c
             assert os.listdir(bench.workspace) == []
 
 
+def identity(node: str | Path) -> dict[str, JSON]:
+    with ExitStack() as files:
+        return device.identity(open_image(str(node), os.O_RDONLY, files))
+
+
+def test_a_partition_that_was_moved_is_another_device(disk: Disk) -> None:
+    found = []
+    for start in ("8", "1024"):
+        output("addpart", disk.node, "1", start, "512")
+        try:
+            found.append(identity(f"{disk.node}p1"))
+        finally:
+            output("delpart", disk.node, "1")
+    before, after = found
+    after["rdev"] = before["rdev"]  # the kernel gives the number anew, but not always to the next one
+
+    assert before["diskseq"] == after["diskseq"]
+    assert device.same_device(before, before)
+    assert not device.same_device(before, after)
+
+
+def test_a_loop_device_that_shows_another_place_of_its_file_is_another_device(disk: Disk) -> None:
+    found = []
+    with disk.node.open("rb") as node:
+        info = bytearray(fcntl.ioctl(node, LOOP_GET_STATUS64, bytes(232)))
+        for offset in (0, BLOCK):
+            struct.pack_into("QQ", info, 24, offset, SIZE // 2)
+            fcntl.ioctl(node, LOOP_SET_STATUS64, bytes(info))
+            found.append(identity(disk.node))
+    before, after = found
+
+    assert (before["size"], before["diskseq"]) == (after["size"], after["diskseq"])
+    assert not device.same_device(before, after)
+
+
+@pytest.mark.skipif(not Path("/sys/class/zram-control").exists(), reason="this kernel has no zram")
+def test_what_may_be_set_up_anew_and_tells_nothing_of_it_is_not_recognisable() -> None:
+    control = Path("/sys/class/zram-control")
+    number = (control / "hot_add").read_text().strip()
+    try:
+        Path(f"/sys/block/zram{number}/disksize").write_text("1M")
+        found = identity(f"/dev/zram{number}")
+    finally:
+        (control / "hot_remove").write_text(number)
+
+    assert found["size"] == 1 << 20
+    assert not device.recognisable(found)
+
+
+def test_within_one_boot_a_device_is_another_when_it_was_connected_anew_or_has_another_name() -> None:
+    setup = {"pid": "7", "device/wwid": "naa.5"}
+    before = {"size": 5, "rdev": 7, "boot": "a", "diskseq": "3", "names": {}, "setup": setup}
+
+    assert device.same_device(before, before)
+    assert not device.same_device(before, {**before, "setup": {**setup, "pid": "8"}})
+    assert not device.same_device(before, {**before, "setup": {**setup, "device/wwid": "naa.6"}})
+
+
+def test_what_was_journaled_before_a_setup_was_is_known_by_its_number() -> None:
+    before = {"size": 5, "rdev": 7, "boot": "a", "diskseq": "3", "names": {}}
+
+    assert device.same_device(before, {**before, "setup": {"start": "8"}})
+    assert not device.same_device(before, {**before, "setup": {"start": "8"}, "boot": "b"})
+
+
 def test_after_a_reboot_only_a_name_of_its_own_proves_a_device() -> None:
-    before = {"size": 5, "rdev": 7, "boot": "a", "diskseq": "3", "names": {"wwid": "naa.5"}}
+    before = {"size": 5, "rdev": 7, "boot": "a", "diskseq": "3", "setup": {}, "names": {"wwid": "naa.5"}}
     after = {**before, "boot": "b", "rdev": 8}
 
     assert device.same_device(before, before)

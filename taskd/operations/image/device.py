@@ -1,9 +1,11 @@
 """Telling block devices apart: is this the device that was written to before the crash?
 
 A number such as 7:0 is reused by the next device that comes along, so it proves nothing. Within one boot the
-kernel's disk sequence number does: it grows with every disk and every new medium. After a reboot only a name
-that the device brings along does: the world-wide id or serial number of a disk, the uuid of a device mapper
-volume or an array, the backing file of a loop device. Whoever has none of these is not recognised.
+kernel's disk sequence number does, which grows with every disk and most new media, together with what can be set
+anew under it: where a partition or a loop device begins, who connected a network block device, which unit a
+storage array shows. After a reboot only a name that the device brings along does: the world-wide id or serial
+number of a disk, the uuid of a device mapper volume or an array, the backing file of a loop device. Whoever has
+none of these is not recognised.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ from taskd.runner import rights
 _NAMES: Final = ("dm/uuid", "md/uuid", "wwid", "device/wwid", "serial", "device/serial")
 _LOOP: Final = ("loop/offset", "loop/sizelimit")
 
+# What is in the folder of an nbd device, the process that connected it, and in that of a zram device only.
+_CONNECTED, _ZRAM = "pid", "initstate"
+
 # linux/loop.h: the ioctl, and the bytes of its answer, ``struct loop_info64``.
 _LOOP_GET_STATUS64: Final = 0x4C05
 _LOOP_INFO64: Final = 232
@@ -42,13 +47,18 @@ def _identity(image: Image) -> dict[str, JSON]:
     partition = _read(node, "partition") is not None
     disk = os.path.dirname(node) if partition else node
     names = _names(disk)
+    setup: dict[str, JSON] = {name: text for name in (*_NAMES, *_LOOP, _CONNECTED) if (text := _read(disk, name))}
+    if partition:
+        setup["start"] = _read(node, "start")
     if names and partition:
-        names["start"] = _read(node, "start")
+        names["start"] = setup["start"]
     return {
         "size": image.size,
         "rdev": rdev,
         "boot": _read("/proc/sys/kernel/random", "boot_id"),
-        "diskseq": _read(disk, "diskseq"),
+        # One that is set up anew has the sequence number of before.
+        "diskseq": None if _read(disk, _ZRAM) else _read(disk, "diskseq"),
+        "setup": setup,
         "names": names,
     }
 
@@ -74,8 +84,9 @@ def same_device(before: Mapping[str, JSON], now: Mapping[str, JSON]) -> bool:
     """They are provably one device, and nobody has changed its size."""
     if before["size"] != now["size"] or not recognisable(before):
         return False
-    keys = ("boot", "diskseq", "rdev")
-    if before["diskseq"] and all(before[key] == now[key] for key in keys):
+    keys = ("boot", "diskseq", "rdev", "setup")
+    # A journal of earlier days knows no setup.
+    if before["diskseq"] and all(before.get(key, now[key]) == now[key] for key in keys):
         return True
     return bool(before["names"]) and before["names"] == now["names"]
 
