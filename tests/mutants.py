@@ -34,6 +34,7 @@ KILLER: Final = re.compile(r"^(?:FAILED|ERROR) (\S+(?: \S+)*?)(?: - .*)?$", re.M
 SWEEPS = ("tests/test_all_or_nothing.py", "-k", "build or new")
 RUNNER = ("tests/test_runner.py",)
 RIGHTS = ("tests/operations/test_rights.py",)
+OWNED = ("tests/operations/test_owned.py",)
 ACLS = ("tests/operations/test_copy_acl.py",)
 LINE = ("tests/test_line.py",)
 ACCESS = ("tests/test_access.py", "tests/test_tokens.py")
@@ -320,14 +321,49 @@ MUTANTS = (
         "operations/image/owned.py",
         "            if mark.same(found) if mark is not None else _fresh(os.fstat(fd)):\n",
         "            if True:\n",
-        ("tests/operations/test_owned.py",),
+        OWNED,
     ),
     Mutant(
         "what another disk has at the place of a task's folder is taken for it",
         "operations/image/owned.py",
-        "        return None not in (self.fs, other.fs) and self.fs != other.fs\n",
+        "        return told and self.fs != other.fs\n",
         "        return False\n",
-        ("tests/operations/test_owned.py", "-k", "another_disk"),
+        (*OWNED, "-k", "another_disk"),
+    ),
+    Mutant(
+        "what is mounted next of FUSE is taken for what the task wrote to",
+        "operations/image/kernel.py",
+        "        name += f\":{os.stat(f'/sys/fs/fuse/connections/{major << 20 | minor}').st_ctime_ns}\"\n",
+        "        pass\n",
+        (*OWNED, "-k", "of_fuse"),
+    ),
+    Mutant(
+        "an inode's number on overlayfs proves the file after a reboot, too",
+        "operations/image/owned.py",
+        "kernel.mount_name(fd) if handle is None else kernel",
+        "kernel",
+        (*OWNED, "-k", "overlayfs"),
+    ),
+    Mutant(
+        "tmpfs is taken for the overlayfs that had its number before",
+        "operations/image/owned.py",
+        " or (self.handle is None) != (other.handle is None)\n",
+        "\n",
+        (*OWNED, "-k", "without_handles"),
+    ),
+    Mutant(
+        "a target that has another number by now is taken for a stranger's",
+        "operations/image/owned.py",
+        "_doubtful(mark, found, at, part or name)",
+        "_doubtful(mark, found, at, name) and part is None",
+        (*OWNED, "-k", "without_handles or another_number"),
+    ),
+    Mutant(
+        "a stranger's file at the target's name is owed though the part has its own",
+        "operations/image/owned.py",
+        "_doubtful(mark, found, at, part or name)",
+        "_doubtful(mark, found, at, name)",
+        (*OWNED, "-k", "without_handles"),
     ),
     Mutant(
         "a pre-image is gone before it is put back",

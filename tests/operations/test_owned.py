@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 
 from taskd.errors import OsRefusal, Unproven
 from taskd.operations.image.owned import Mark, mark_at, remove, replace, unlink
-from tests.operations.conftest import loop_device, mounted, needs_root, output
+from taskd.operations.image.preimage import restore
+from tests.operations.conftest import image, loop_device, mounted, needs_root, output
 from tests.starved import no_thread
+
+CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 def mark(path: Path) -> Mark:
@@ -98,7 +105,14 @@ def test_a_mark_outlives_a_reboot_that_renumbers_the_filesystem(tmp_path: Path) 
     assert not path.exists()
 
 
-def test_without_handles_device_and_inode_decide() -> None:
+def test_without_handles_device_and_inode_decide_on_one_mount() -> None:
+    assert Mark(1, 2, None, "boot").same(Mark(1, 2, None, "boot"))
+    assert not Mark(1, 2, None, "boot").same(Mark(1, 2, None, "another"))
+    # A filesystem that has handles, and no name: what is mounted next may have the same numbers.
+    assert not Mark(1, 2, None, "boot").same(Mark(1, 2, "x"))
+    # As a journal of earlier days has them: without a name, and of vfat with a handle.
+    assert Mark(1, 2).same(Mark(1, 2, None, "boot"))
+    assert not Mark(1, 2, "x").same(Mark(1, 2, None, "boot"))
     assert Mark(1, 2).same(Mark(1, 2, "x"))
     assert not Mark(1, 2).same(Mark(2, 2))
     assert not Mark(1, 2, "x").same(Mark(1, 2, "y"))
@@ -195,6 +209,123 @@ def test_a_part_file_that_nothing_tells_from_the_tasks_is_owed(tmp_path: Path) -
     assert path.read_text() == "content"
 
 
+def test_without_handles_what_has_the_targets_name_is_a_strangers_only_where_the_part_has_its_own(
+    tmp_path: Path,
+) -> None:
+    part, target = tmp_path / ".taskd-1.part", tmp_path / "target"
+    part.write_text("content")
+    target.write_text("a stranger's, or under another number the task's")
+    home, own = mark(tmp_path), attrs.evolve(mark(part), handle=None)
+
+    remove(str(target), home, own, part.name)
+    part.unlink()
+    with pytest.raises(Unproven, match="cannot be told"):
+        remove(str(target), home, own, part.name)
+
+    assert target.exists()
+
+
+@pytest.fixture
+def point(tmp_path: Path) -> Iterator[Path]:
+    """Where FUSE is mounted, and the kernel shows its connections."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("to mount FUSE takes root, and a kernel that has it")
+    with ExitStack() as mounts:
+        if not os.path.ismount(CONNECTIONS):
+            mounts.enter_context(mounted(CONNECTIONS, "-t", "fusectl", "none"))
+        (tmp_path / "point").mkdir()
+        yield tmp_path / "point"
+
+
+@contextmanager
+def fuse(point: Path, files: Mapping[str, tuple[int, str]], *words: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "tests.operations.fuse", str(point), json.dumps(files), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"mounted\n"
+        try:
+            yield
+        finally:
+            output("umount", point)
+    assert server.returncode == 0
+
+
+def test_on_fuse_a_file_is_removed_as_long_as_it_is_mounted(point: Path) -> None:
+    path = point / ".taskd-1.part"
+    with fuse(point, {path.name: (2, "half a copy"), "other": (3, "a stranger's")}):
+        home, own = mark(point), mark(path)
+        for _ in range(2):
+            remove(str(path), home, own)
+            assert not path.exists()
+        assert (point / "other").exists()
+
+
+@pytest.mark.parametrize("name", [".taskd-1.part", "target"])
+@pytest.mark.parametrize(
+    "found",
+    [{}, {".taskd-1.part": (3, "half a copy")}, {"target": (3, "a copy")}, {"target": (2, "a stranger's")}],
+)
+async def test_what_is_mounted_next_of_fuse_proves_nothing_whatever_numbers_it_has(
+    name: str, found: Mapping[str, tuple[int, str]], point: Path
+) -> None:
+    """The kernel gives the number of the last mount at once, and the root is always inode 1."""
+    with fuse(point, {name: (2, "half a copy")}):
+        home, own = mark(point), mark(point / name)
+    with fuse(point, found):
+        assert mark(point).dev == home.dev
+        with pytest.raises(Unproven, match="not mounted here"):
+            remove(str(point / name), home, own, ".taskd-1.part")
+        assert {each: (point / each).read_text() for each in found} == {
+            each: text for each, (_, text) in found.items()
+        }
+
+
+async def test_what_is_mounted_next_of_fuse_is_not_written_to(point: Path, tmp_path: Path) -> None:
+    path, saved = point / "target", image(tmp_path / "saved", 4)
+    with fuse(point, {path.name: (2, "the task's")}):
+        identity = mark(path).json()
+    with fuse(point, {path.name: (2, "a stranger's")}):
+        with pytest.raises(Unproven, match="not provably the one"):
+            await restore(
+                preimage=str(saved),
+                file=mark(saved).json(),
+                target=str(path),
+                identity=identity,
+                size=4,
+                ranges=[[0, 4]],
+            )
+        assert path.read_text() == "a stranger's"
+
+
+@pytest.mark.parametrize("name", [".taskd-1.part", "target"])
+def test_a_file_that_has_another_number_by_now_is_owed(name: str, point: Path) -> None:
+    """As on FUSE and vfat, where an inode that is forgotten is read in under another."""
+    with fuse(point, {name: (2, "half a copy")}, "restless"):
+        home, own = mark(point), mark(point / name)
+        with pytest.raises(Unproven, match="cannot be told"):
+            remove(str(point / name), home, own, ".taskd-1.part")
+        assert (point / name).exists()
+
+
+@needs_root
+def test_on_overlayfs_no_mark_outlives_a_reboot(tmp_path: Path) -> None:
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    folders = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    with mounted(tmp_path / "point", "-t", "overlay", "-o", folders, "none") as point:
+        path = point / ".taskd-1.part"
+        path.write_text("content")
+        home, own = mark(point), mark(path)
+        assert (home.handle, own.handle) == (None, None), "this overlayfs gives file handles"
+        assert home.fs is not None
+        before = "another boot"
+        with pytest.raises(Unproven, match="not mounted here"):
+            remove(str(path), attrs.evolve(home, fs=before), attrs.evolve(own, fs=before))
+        assert path.exists()
+        remove(str(path), home, own)
+        assert not path.exists()
+
+
 def test_with_its_folder_a_file_is_gone(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -273,4 +404,4 @@ def test_without_a_handle_a_folder_that_is_another_one_proves_nothing(tmp_path: 
     folder.rename(tmp_path / "elsewhere")
 
     with pytest.raises(Unproven, match="no longer the folder"):
-        remove(str(path), Mark(home.dev, home.ino), own)
+        remove(str(path), attrs.evolve(home, handle=None), own)

@@ -71,7 +71,10 @@ def _names(disk: str) -> dict[str, JSON]:
         if mark is not None:
             # The handle of the file, where there is one: a path alone may name another file by now.
             names |= {name: _read(disk, name) for name in _LOOP}
-            names |= {"loop/backing_file": backing, "loop/inode": mark.handle or f"{mark.dev}:{mark.ino}"}
+            names |= {
+                "loop/backing_file": backing,
+                "loop/inode": mark.handle or f"{mark.fs}:{mark.dev}:{mark.ino}",
+            }
     return names
 
 

@@ -110,6 +110,25 @@ def filesystem(fd: int) -> str | None:
     return None
 
 
+def mount_name(fd: int) -> str:
+    """What names the mount that a file, or folder, is on until the next reboot, for a filesystem without handles.
+
+    The next mount of FUSE has the device number of the last one, and inodes with the same numbers: the moment at
+    which it was connected tells, and of a disk its sequence number. Where the kernel shows neither (overlayfs; or
+    fusectl is not mounted), the boot has to do.
+    """
+    device = os.fstat(fd).st_dev
+    major, minor = os.major(device), os.minor(device)
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        name = file.read().strip().decode()
+    with suppress(OSError):
+        name += f":{os.stat(f'/sys/fs/fuse/connections/{major << 20 | minor}').st_ctime_ns}"
+    for disk in (".", ".."):  # it may be a partition
+        with suppress(OSError), open(f"/sys/dev/block/{major}:{minor}/{disk}/diskseq", "rb") as file:
+            name += f":{file.read().strip().decode()}"
+    return name
+
+
 def rename_new(folder: int, old: str, new: str) -> None:
     """Rename in an open folder, never over anything that exists.
 

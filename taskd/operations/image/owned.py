@@ -43,9 +43,9 @@ class Mark:
     """What tells one inode from every other.
 
     The kernel's file handle names inode and generation and outlives a reboot, which ``dev`` may not, and the
-    reuse of an inode number, which is as quick as the next file. Where a filesystem has none, ``dev`` and
-    ``ino`` have to do. ``fs`` names the filesystem, where that has a name: the root of any other may have the same
-    inode and generation.
+    reuse of an inode number, which is as quick as the next file. ``fs`` names the filesystem, where that has a
+    name: the root of any other may have the same inode and generation. Where there are no handles, ``dev`` and
+    ``ino`` have to do, and ``fs`` names the mount that they are numbers of.
     """
 
     dev: int
@@ -61,8 +61,9 @@ class Mark:
         return self.dev == other.dev
 
     def elsewhere(self, other: Mark) -> bool:
-        """It is provably on another filesystem."""
-        return None not in (self.fs, other.fs) and self.fs != other.fs
+        """It is provably on another filesystem, or mount. A filesystem that may have no name has handles."""
+        told = None not in (self.fs, other.fs) or (self.handle is None) != (other.handle is None)
+        return told and self.fs != other.fs
 
     def json(self) -> dict[str, JSON]:
         return attrs.asdict(self)
@@ -70,7 +71,10 @@ class Mark:
 
 def mark_of(fd: int) -> Mark:
     found = os.fstat(fd)
-    return Mark(found.st_dev, found.st_ino, kernel.file_handle(fd), kernel.filesystem(fd))
+    handle = kernel.file_handle(fd)
+    return Mark(
+        found.st_dev, found.st_ino, handle, kernel.mount_name(fd) if handle is None else kernel.filesystem(fd)
+    )
 
 
 def mark_at(path: str) -> Mark | None:
@@ -107,11 +111,11 @@ class Owned:
     @property
     def undo(self) -> Undo:
         """The step that removes it."""
-        return self.removal(self.path)
+        return Undo(self.verb, {"path": self.path, "home": self.home.json(), "file": self.mark.json()})
 
     def removal(self, path: str) -> Undo:
-        """The step that removes it from ``path``, if it is there."""
-        return Undo(self.verb, {"path": path, "home": self.home.json(), "file": self.mark.json()})
+        """The step that removes it from ``path`` in its folder, if it was given that name."""
+        return Undo(self.verb, {**self.undo.args, "path": path, "part": os.path.basename(self.path)})
 
     def remove(self) -> None:
         remove(self.path, self.home, self.mark)
@@ -246,17 +250,21 @@ def _replace(part: str, target: str, mark: Mark) -> None:
         paths.sync(folder)
 
 
-async def unlink(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] | None = None) -> None:
+async def unlink(
+    path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] | None = None, part: str | None = None
+) -> None:
     """Verb: remove a file that a task made, and make that durable; whatever else is there stays.
 
     Without ``file`` the task may have been stopped before it knew the mark: what an exclusive create leaves is
-    an empty regular file of our user with no more than mode 0600, and only such a one is removed.
+    an empty regular file of our user with no more than mode 0600, and only such a one is removed. ``part`` is the
+    name that it had before it was to get this one.
 
     Raises:
-        Unproven: the folder is not there, so whether the file still exists cannot be known.
+        Unproven: the folder is not there, so whether the file still exists cannot be known; or, on a filesystem
+            without handles, whether what is there is the file.
         OsRefusal: it cannot be removed.
     """
-    await in_thread(remove, path, read_mark(home), None if file is None else read_mark(file))
+    await in_thread(remove, path, read_mark(home), None if file is None else read_mark(file), part)
 
 
 async def discard(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] | None = None) -> None:
@@ -264,7 +272,7 @@ async def discard(path: str, home: Mapping[str, JSON], file: Mapping[str, JSON] 
     await in_own_thread(remove, path, read_mark(home), None if file is None else read_mark(file))
 
 
-def remove(path: str, home: Mark, mark: Mark | None) -> None:
+def remove(path: str, home: Mark, mark: Mark | None, part: str | None = None) -> None:
     folder, name = os.path.split(path)
     with blaming(path), ExitStack() as files:
         at: int | None = None
@@ -284,7 +292,7 @@ def remove(path: str, home: Mark, mark: Mark | None) -> None:
             found = mark_of(fd)
             if mark.same(found) if mark is not None else _fresh(os.fstat(fd)):
                 os.unlink(name, dir_fd=at)
-            elif mark is not None and None in (mark.handle, found.handle) and name.startswith(PREFIX):
+            elif mark is not None and _doubtful(mark, found, at, part or name):
                 raise Unproven(path, "whether it is the file that the task made cannot be told")
         # Also where it was gone: whoever removed it may have been stopped before the sync.
         paths.sync(at)
@@ -299,6 +307,13 @@ def _let_go(fd: int) -> None:
             threading.Thread(target=os.close, args=(fd,), name="taskd lets go").start()
             return
     os.close(fd)
+
+
+def _doubtful(mark: Mark, found: Mark, folder: int, part: str) -> bool:
+    """Without handles the task's file may have another number by now: what is found is another one for sure only
+    where the part still has its own name.
+    """
+    return None in (mark.handle, found.handle) and not mark.same(mark_in(folder, part))
 
 
 def _fresh(found: os.stat_result) -> bool:
