@@ -33,8 +33,8 @@ NO_MAGICLINKS, NO_SYMLINKS, BENEATH = 0x02, 0x04, 0x08
 # How often a walk is begun again because somebody renames folders on its way.
 _WALKS: Final = 100
 
-# statfs(2): PROC_SUPER_MAGIC, FUSE_SUPER_MAGIC.
-_PROC, _FUSE = 0x9FA0, 0x65735546
+# statfs(2): PROC_SUPER_MAGIC, FUSE_SUPER_MAGIC, MSDOS_SUPER_MAGIC (vfat, too).
+_PROC, _FUSE, _FAT = 0x9FA0, 0x65735546, 0x4D44
 _STATFS_SIZE: Final = 256
 
 # EXT4_SUPER_MAGIC, BTRFS_SUPER_MAGIC: their f_fsid is made of a uuid on the disk. XFS_SUPER_MAGIC: of the device's
@@ -173,11 +173,11 @@ def _sync_file_range(fd: int, at: int, length: int, flags: int) -> None:
 
 def file_handle(fd: int) -> str | None:
     """What names an inode of its filesystem for ever, generation included, also after a reboot; None where there
-    is no such. FUSE has one, and makes it anew with each mount.
+    is no such. FUSE has one, and makes it anew with each mount; vfat with each time that it reads the inode in.
 
     ``st_dev`` may change with a reboot, and an inode number is given anew; this stays and does not repeat.
     """
-    if _kind(fd) == _FUSE:
+    if _kind(fd) in (_FUSE, _FAT):
         return None
     handle, mount = _FileHandle(_MAX_HANDLE), ctypes.c_int()
     pointers = ctypes.byref(handle), ctypes.byref(mount)
