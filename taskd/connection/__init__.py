@@ -168,7 +168,7 @@ class Connection:
                 if self._answer_at_once(waiting):
                     await self._send_said()
                 elif isinstance(message := waiting.popleft(), wire.Request) and message.websocket:
-                    waiting.extend(await self._upgrade(message, watching))
+                    waiting.extend(await self._upgrade(message, answering, watching))
                 else:
                     await self._take(message, answering)
                 if waiting:
@@ -248,14 +248,17 @@ class Connection:
                     await self._out.send(rpc.refuse(message))
             case _ if self._frames is not None:
                 size = await self._room.enter(message)
-                answering.start_soon(self._later, self._frames.begin(message), size)
+                answering.start_soon(self._room.until_done, self._frames.begin(message), size)
             case _ if self._is_long(message):
                 size = await self._room.enter(kept := rpc.reduced(message))
-                answering.start_soon(self._later, partial(self._answer, kept, answering, True), size)
+                answer = partial(self._answer, kept, answering, True)
+                answering.start_soon(self._room.until_done, answer, size)
             case _:
                 await self._answer(message, answering)
 
-    async def _upgrade(self, request: wire.Request, watching: trio.Nursery) -> Sequence[wire.Message]:
+    async def _upgrade(
+        self, request: wire.Request, answering: trio.Nursery, watching: trio.Nursery
+    ) -> Sequence[wire.Message]:
         """Grant a WebSocket, or say why not; the messages that had come behind the request."""
         site = self._site(request)
         kind, refusal = web.socket(request, site, self.paths)
@@ -267,7 +270,8 @@ class Connection:
         watching.start_soon(self._keep_alive)
         if kind == web.FRAMES:
             who = partial(calling, self.service, self.caller, site.caller)
-            self._frames = Frames(self.service, who, self._out.tell, self._out.say, self._subscriptions)
+            out, subscriptions = self._out, self._subscriptions
+            self._frames = Frames(self.service, who, out.tell, out.say, subscriptions, answering)
             watching.start_soon(self._frames.keep_alive)
             if isinstance(site.caller, Unauthenticated):
                 watching.start_soon(self._expect_a_bearer, self._frames)
@@ -298,12 +302,6 @@ class Connection:
         return any(map(self.calls.waits, rpc.methods_in(message)))
 
     # A JSON framing: an answer whenever there is one.
-
-    async def _later(self, answer: Callable[[], Awaitable[None]], size: int) -> None:
-        try:
-            await answer()
-        finally:
-            self._room.leave(size)
 
     async def _answer(self, message: JSON, answering: trio.Nursery, long: bool = False) -> None:
         opened, reply = Opened(self._subscriptions), None

@@ -50,8 +50,9 @@ def calling(service: Service, peer: Caller, otherwise: Caller | Unauthenticated,
 class Frames:
     """The calls of one peer. ``who`` tells who calls with a bearer, None for none.
 
-    ``send`` sends messages, and ``say`` a reply, of which there may be only so many bytes waiting. ``known``: a
-    call has come with a good bearer, or from somebody who needs none.
+    ``send`` sends messages, and ``say`` a reply, of which there may be only so many bytes waiting. What is
+    listened to is told in ``telling``, after the call is done. ``known``: a call has come with a good bearer, or
+    from somebody who needs none.
     """
 
     service: Service
@@ -59,12 +60,13 @@ class Frames:
     send: Send
     say: Callable[[JSON], Awaitable[None]]
     subscriptions: Subscriptions
+    telling: trio.Nursery
     known: bool = False
 
     def begin(self, message: JSON) -> Callable[[], Awaitable[None]]:
         """What is to be done for one frame; of the frame it keeps no more than that needs.
 
-        It answers with a response or, for a ``listen``, with messages until that ends.
+        It answers with a response or, for a ``listen``, begins messages that come until that ends.
         """
         call = ucloud.FrameCall.parse(message)
         if call is None:
@@ -101,12 +103,18 @@ class Frames:
     async def _listen(
         self, caller: Caller, stream_id: str, told: AsyncGenerator[Mapping[str, JSON], None]
     ) -> None:
-        """Tell, until another stream takes the id, or the token does not count any more."""
+        """Of the call nothing is kept while it is told, so it needs no room of the calls (``Room``)."""
         try:
             name, following = self.subscriptions.add(stream_id)
         except TaskdError as error:
             await self._respond(stream_id, ucloud.refuse_frame(error))
-            return
+        else:
+            self.telling.start_soon(self._tell, caller, name, following, told)
+
+    async def _tell(
+        self, caller: Caller, stream_id: str, following: Following, told: AsyncGenerator[Mapping[str, JSON], None]
+    ) -> None:
+        """Tell, until another stream takes the id, or the token does not count any more."""
         fault: TaskdError | None = None
 
         async def tell() -> None:
@@ -129,7 +137,7 @@ class Frames:
             elif await self._while_held(caller, following, tell):
                 fault = Unauthenticated(OVER)
         finally:
-            self.subscriptions.done(name, following)
+            self.subscriptions.done(stream_id, following)
         if fault is not None:
             await self._respond(stream_id, ucloud.refuse_frame(fault))
 

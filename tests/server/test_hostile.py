@@ -15,6 +15,7 @@ from taskd.service import bounds
 from tests.bench import ROOT
 from tests.counted import calls
 from tests.server.conftest import Daemon, Peer, Start
+from tests.server.sockets import opened
 
 
 async def test_to_connect_over_the_limit_and_hang_up_at_once_harms_nobody(daemon: Start) -> None:
@@ -99,6 +100,22 @@ async def test_long_calls_that_wait_together_are_no_longer_than_one_may_be(daemo
         await producer.call("Task.complete", id=first)
 
         assert [(await peer.reply())[0]["id"] for _ in range(2)] == [first, second]
+
+
+async def test_what_is_listened_to_takes_no_room_from_the_calls_of_its_websocket(daemon: Start) -> None:
+    """It kept its place and its length until its end: with too many, or one long, nothing was read any more."""
+
+    def frame(call: str, stream: str) -> object:
+        return {"call": call, "streamId": stream, "payload": {"id": "none", "x": "x" * 8000}}
+
+    async with daemon(requests_in_flight=1, max_message_bytes=8192) as running:
+        async with opened(running.path, "/api/tasks") as socket:
+            for stream in "ab":
+                await socket.send(frame("task.listen", stream))
+            await socket.send(frame("task.view", "c"))
+            reply = await socket.reply()
+
+    assert (reply["streamId"], reply["status"]) == ("c", 404)
 
 
 async def test_the_pages_of_a_batch_do_not_pass_the_bound_together(daemon: Start) -> None:
