@@ -46,8 +46,9 @@ __all__ = ["Calls", "Connection", "Limits", "Rest"]
 logger = logging.getLogger("taskd.connection")
 
 # Bytes per read: little, because what is read is cut into messages at one go, and thousands of the smallest fit in
-# it. A body or a long message takes some more reads.
+# it. A body or a long message takes some more reads; beyond ``web.AT_ONCE`` those wait for turns, and are larger.
 CHUNK: Final = 8192
+LONG_CHUNK: Final = 65536
 
 # Seconds that a connection which is to end has for what is being sent on it.
 PARTING: Final = 5.0
@@ -150,12 +151,11 @@ class Connection:
             await self._out.send(control)
 
     async def _converse(self, answering: trio.Nursery, watching: trio.Nursery) -> None:
-        framing, spoken, waiting = self._framing, False, deque[wire.Message]()
+        framing, spoken, waiting, begun = self._framing, False, deque[wire.Message](), 0
         deadline = trio.current_time() + self.limits.message_deadline_s
         while not self._stopping and not framing.broken:
-            was_partial = framing.partial
             with trio.CancelScope(deadline=deadline) as self._reading:
-                data, messages = await self._listen(waiting, at_rest=deadline == inf)
+                data, messages = await self._listen(waiting, begun, at_rest=deadline == inf)
             if self._reading.cancelled_caught:
                 if not self._stopping:
                     seconds = self.limits.message_deadline_s
@@ -175,28 +175,31 @@ class Connection:
                     await trio.lowlevel.checkpoint()  # whatever it was, others have their turn
             if not data:
                 return
+            # A peer that only pings does not get on with its message.
+            got_on = not begun or any(not isinstance(each, wire.Control) for each in messages)
             if spoken and not framing.partial:
                 deadline = inf
-            elif spoken and (not was_partial or any(not isinstance(each, wire.Control) for each in messages)):
-                # A peer that only pings does not get on with its message.
+            elif spoken and got_on:
                 deadline = trio.current_time() + self.limits.message_deadline_s
+            begun = (0 if got_on else begun) + len(data) if framing.partial else 0
 
     async def _listen(
-        self, waiting: deque[wire.Message], *, at_rest: bool
+        self, waiting: deque[wire.Message], begun: int, *, at_rest: bool
     ) -> tuple[bytes, Sequence[wire.Message]]:
-        """What was read last, and its messages; those that are left to answer are ``waiting``.
+        """What was read last, and its messages; those that are left to answer are ``waiting``. Of a message that
+        has ``begun`` so many bytes were read before: of a long one, whoever reads its end parses it for long.
 
         At rest, where no message has begun and so no deadline changes, it reads on as long as all that comes is
         answered at once, in a crowd from where all such rest. A scope around each read would cost as much as such
         an answer; and nothing that a stop must not cut is waited for in here.
         """
-        framing, fd = self._framing, self.stream.socket.fileno()
+        framing, fd, long = self._framing, self.stream.socket.fileno(), begun > web.AT_ONCE
         data, messages = b"", list[wire.Message]()
 
         def hear() -> bool:
             nonlocal data, messages
             try:
-                data = os.read(fd, CHUNK)
+                data = os.read(fd, LONG_CHUNK if long else CHUNK)
             except BlockingIOError:
                 return False
             except OSError:
@@ -209,6 +212,8 @@ class Connection:
             return not (at_rest and data and done)
 
         await trio.lowlevel.wait_readable(fd)
+        if long:
+            await self.service.turns.on_loop(self.caller)
         while not hear():
             if self.rest.crowded:
                 await self.rest.until(fd, hear)
@@ -249,7 +254,7 @@ class Connection:
             case _ if self._frames is not None:
                 size = await self._room.enter(message)
                 answering.start_soon(self._room.until_done, self._frames.begin(message), size)
-            case _ if self._is_long(message):
+            case _ if self.calls.any_waits(message):
                 size = await self._room.enter(kept := rpc.reduced(message))
                 answer = partial(self._answer, kept, answering, True)
                 answering.start_soon(self._room.until_done, answer, size)
@@ -298,9 +303,6 @@ class Connection:
         await self.service.tokens.withdrawn(caller)
         self.stop(1008, OVER)
 
-    def _is_long(self, message: JSON) -> bool:
-        return any(map(self.calls.waits, rpc.methods_in(message)))
-
     # A JSON framing: an answer whenever there is one.
 
     async def _answer(self, message: JSON, answering: trio.Nursery, long: bool = False) -> None:
@@ -326,7 +328,7 @@ class Connection:
             positional=rpc.Part(self._positional, subtask_of),
             refused=self._refused,
         )
-        watched = rpc.is_batch_of_calls(message) and not self._is_long(message)
+        watched = rpc.is_batch_of_calls(message) and not self.calls.any_waits(message)
         return await (while_there(self._watch, answer) if watched else answer())
 
     def _refused(self, error: TaskdError) -> None:
@@ -347,7 +349,7 @@ class Connection:
 
     async def _reply_now(self, caller: Caller, message: JSON, subtask_of: str) -> JSON | None:
         reply = partial(self._reply, message, Context(caller), subtask_of)
-        return await (self._while_there(caller, reply) if self._is_long(message) else reply())
+        return await (self._while_there(caller, reply) if self.calls.any_waits(message) else reply())
 
     async def _call_now(self, caller: Caller, method: str, args: Sequence[JSON], subtask_of: str) -> JSON:
         part = rpc.Part(self._positional, subtask_of)

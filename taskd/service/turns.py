@@ -17,8 +17,9 @@ from taskd.model import Caller
 
 T = TypeVar("T")
 
-# The store's reader; a batch of what a watch tells; the events of XenAPI; the thread for what computes long.
-What: TypeAlias = Literal["read", "watch", "event", "thread"]
+# The store's reader; a batch of what a watch tells; the events of XenAPI; the thread for what computes long, and
+# the event loop.
+What: TypeAlias = Literal["read", "watch", "event", "thread", "loop"]
 
 
 @attrs.define(eq=False)
@@ -27,6 +28,7 @@ class Turns:
 
     _locks: WeakValueDictionary[tuple[str, str], trio.Lock] = attrs.field(factory=WeakValueDictionary)
     _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _loop: trio.Lock = attrs.field(factory=trio.Lock)
 
     def of(self, caller: Caller, what: What) -> trio.Lock:
         """What the user's calls take one after the other, in the order in which they come."""
@@ -40,3 +42,13 @@ class Turns:
         """
         async with self.of(caller, "thread"):
             return await trio.to_thread.run_sync(call, limiter=self._thread)
+
+    async def on_loop(self, caller: Caller) -> None:
+        """Wait for the turn to compute long on the event loop, from here to the next await.
+
+        One has it in a pass of the scheduler, for a lock is handed on to the pass after; and in each pass there is
+        time for all else. It is for what keeps the interpreter to itself, as the parser of JSON does: in a thread,
+        too, that would hold up the loop.
+        """
+        async with self.of(caller, "loop"), self._loop:
+            pass

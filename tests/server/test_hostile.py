@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import socket
+from contextlib import AsyncExitStack, suppress
 
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from taskd.errors import BadParams
 from taskd.service import bounds
@@ -257,3 +260,47 @@ async def test_a_batch_that_wants_no_answer_is_done_for_whoever_has_gone_too(dae
         with trio.fail_after(20):
             while len(running.service.registry) < 300:
                 await trio.sleep(0.01)
+
+
+# More calls than a batch may have, of which none is one.
+MANY = b"[" + b"[]," * 15_000 + b"[]]"
+
+POST = b"POST /jsonrpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+UPGRADE = (
+    b"GET /jsonrpc HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+# The head of a text frame, whose mask leaves it as it is.
+TEXT = b"\x81\xfe" + len(MANY).to_bytes(2, "big") + bytes(4)
+
+
+def refused(peer: Peer) -> bool:
+    """Its message is answered. Nothing is taken from what there is to read."""
+    with socket.socket(fileno=os.dup(peer.stream.socket.fileno())) as same, suppress(BlockingIOError):
+        return b"over the limit" in same.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    return False
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"%016d" % len(MANY), POST % len(MANY), UPGRADE + TEXT],
+    ids=["stream", "prefixed", "http", "websocket"],
+)
+async def test_long_messages_that_end_together_are_read_one_by_one_and_others_served_meanwhile(
+    daemon: Start, head: bytes
+) -> None:
+    """All were parsed in one pass of the event loop: with some hundred of them the watchdog ended the daemon."""
+    async with daemon() as running, running.peer() as other, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(running.peer()) for _ in range(24)]
+        for each in peers:
+            await each.send(head + MANY[:-1])
+        await wait_all_tasks_blocked()
+        for each in peers:
+            os.write(each.stream.socket.fileno(), MANY[-1:])
+        with trio.fail_after(20):
+            while not (first := sum(map(refused, peers))):
+                await other.call("Task.ls")
+            while sum(map(refused, peers)) < len(peers):
+                await other.call("Task.ls")
+
+    assert first <= len(peers) / 3
