@@ -35,13 +35,18 @@ class Turns:
         return self._locks.setdefault((caller.user, what), trio.Lock())
 
     async def in_thread(self, caller: Caller, call: Callable[[], T]) -> T:
-        """Call what computes long, in the one thread for that; a cancel waits until it has returned.
+        """Call what computes long and does nothing else, in the one thread for that, and where none can be had, on
+        the event loop; a cancel waits until it has returned.
 
         More threads would not be faster, for they have one interpreter, and the event loop would have as much less
         of it.
         """
         async with self.of(caller, "thread"):
-            return await trio.to_thread.run_sync(call, limiter=self._thread)
+            try:
+                return await trio.to_thread.run_sync(call, limiter=self._thread)
+            except RuntimeError:  # how Python says that there is no thread to be had
+                await self.on_loop(caller)
+                return call()
 
     async def on_loop(self, caller: Caller) -> None:
         """Wait for the turn to compute long on the event loop, from here to the next await.
