@@ -155,39 +155,33 @@ class Connection:
         deadline = trio.current_time() + self.limits.message_deadline_s
         while not self._stopping and not framing.broken:
             with trio.CancelScope(deadline=deadline) as self._reading:
-                data, messages = await self._listen(waiting, begun, at_rest=deadline == inf)
+                data, came = await self._listen(waiting, begun, at_rest=deadline == inf)
             if self._reading.cancelled_caught:
                 if not self._stopping:
                     seconds = self.limits.message_deadline_s
                     late = framing.timed_out(f"no complete message within {seconds} seconds")
-                    await self._take(late, answering)
+                    await self._take(late, answering, watching)
                 return
-            spoken = spoken or bool(messages)
+            spoken = spoken or came
             await self._send_said()
             while waiting and not self._stopping:
                 if self._answer_at_once(waiting):
                     await self._send_said()
-                elif isinstance(message := waiting.popleft(), wire.Request) and message.websocket:
-                    waiting.extend(await self._upgrade(message, answering, watching))
-                else:
-                    await self._take(message, answering)
+                else:  # no name for it: while the peer is silent, nothing is kept of what it said last
+                    waiting.extend(await self._take(waiting.popleft(), answering, watching))
                 if waiting:
                     await trio.lowlevel.checkpoint()  # whatever it was, others have their turn
             if not data:
                 return
-            # A peer that only pings does not get on with its message.
-            got_on = not begun or any(not isinstance(each, wire.Control) for each in messages)
             if spoken and not framing.partial:
                 deadline = inf
-            elif spoken and got_on:
+            elif spoken and (came or not begun):
                 deadline = trio.current_time() + self.limits.message_deadline_s
-            begun = (0 if got_on else begun) + len(data) if framing.partial else 0
+            begun = (0 if came else begun) + len(data) if framing.partial else 0
 
-    async def _listen(
-        self, waiting: deque[wire.Message], begun: int, *, at_rest: bool
-    ) -> tuple[bytes, Sequence[wire.Message]]:
-        """What was read last, and its messages; those that are left to answer are ``waiting``. Of a message that
-        has ``begun`` so many bytes were read before: of a long one, whoever reads its end parses it for long.
+    async def _listen(self, waiting: deque[wire.Message], begun: int, *, at_rest: bool) -> tuple[bytes, bool]:
+        """What was read last, and whether there was a message in it; those left to answer are ``waiting``. Of one
+        that has ``begun`` so many bytes were read before: of a long one, whoever reads its end parses it for long.
 
         At rest, where no message has begun and so no deadline changes, it reads on as long as all that comes is
         answered at once, in a crowd from where all such rest. A scope around each read would cost as much as such
@@ -219,7 +213,8 @@ class Connection:
                 await self.rest.until(fd, hear)
                 break
             await trio.lowlevel.wait_readable(fd)
-        return data, messages
+        # A peer that only pings does not get on with its message.
+        return data, any(not isinstance(each, wire.Control) for each in messages)
 
     async def _send_said(self) -> None:
         if self._said:
@@ -241,8 +236,13 @@ class Connection:
                 break
         return bool(said)
 
-    async def _take(self, message: wire.Message, answering: trio.Nursery) -> None:
+    async def _take(
+        self, message: wire.Message, answering: trio.Nursery, watching: trio.Nursery
+    ) -> Sequence[wire.Message]:
+        """Answer it, or begin to; the messages behind a request for a WebSocket."""
         match message:
+            case wire.Request() if message.websocket:
+                return await self._upgrade(message, answering, watching)
             case wire.Request():
                 await self._out.send(await web.respond(message, self._site(message), self.paths))
             case wire.Response() | wire.Control():
@@ -260,6 +260,7 @@ class Connection:
                 answering.start_soon(self._room.until_done, answer, size)
             case _:
                 await self._answer(message, answering)
+        return ()
 
     async def _upgrade(
         self, request: wire.Request, answering: trio.Nursery, watching: trio.Nursery
@@ -275,8 +276,7 @@ class Connection:
         watching.start_soon(self._keep_alive)
         if kind == web.FRAMES:
             who = partial(calling, self.service, self.caller, site.caller)
-            out, subscriptions = self._out, self._subscriptions
-            self._frames = Frames(self.service, who, out.tell, out.say, subscriptions, answering)
+            self._frames = Frames(self.service, who, self._out, self._subscriptions, answering)
             watching.start_soon(self._frames.keep_alive)
             if isinstance(site.caller, Unauthenticated):
                 watching.start_soon(self._expect_a_bearer, self._frames)

@@ -17,7 +17,8 @@ from typing import Final
 import attrs
 import trio
 
-from taskd.connection.streams import Following, Send, Subscriptions
+from taskd.connection.outgoing import Outgoing
+from taskd.connection.streams import Following, Subscriptions
 from taskd.dialects import Reply, ucloud
 from taskd.errors import InternalError, TaskdError, Unauthenticated
 from taskd.metrics import UNKNOWN
@@ -50,15 +51,13 @@ def calling(service: Service, peer: Caller, otherwise: Caller | Unauthenticated,
 class Frames:
     """The calls of one peer. ``who`` tells who calls with a bearer, None for none.
 
-    ``send`` sends messages, and ``say`` a reply, of which there may be only so many bytes waiting. What is
-    listened to is told in ``telling``, after the call is done. ``known``: a call has come with a good bearer, or
-    from somebody who needs none.
+    What is listened to is told in ``telling``, after the call is done. ``known``: a call has come with a good
+    bearer, or from somebody who needs none.
     """
 
     service: Service
     who: Callable[[str | None], Caller]
-    send: Send
-    say: Callable[[JSON], Awaitable[None]]
+    out: Outgoing
     subscriptions: Subscriptions
     telling: trio.Nursery
     known: bool = False
@@ -91,7 +90,7 @@ class Frames:
             return partial(self._respond, call.stream_id, ucloud.refuse_frame(error))
 
     async def _respond(self, stream_id: str, reply: Reply) -> None:
-        await self.say(ucloud.response(stream_id, reply))
+        await self.out.say(ucloud.response(stream_id, reply))
 
     async def _answer(self, caller: Caller, call: ucloud.FrameCall) -> None:
         began = perf_counter()
@@ -122,7 +121,7 @@ class Frames:
             try:
                 async with aclosing(told):
                     async for update in told:
-                        await following.send(self.send, ucloud.message(stream_id, update))
+                        await following.send(self.out.tell, ucloud.message(stream_id, update))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise
             except TaskdError as error:
@@ -161,11 +160,7 @@ class Frames:
         """Now and then a frame that every client passes over. Never returns."""
         while True:
             await trio.sleep(EVERY)
-            await self.send([ucloud.PING], _always)
-
-
-def _always() -> bool:
-    return True
+            await self.out.tell([ucloud.PING])
 
 
 async def _nothing() -> None:

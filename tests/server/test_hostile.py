@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import json
 import os
@@ -304,3 +305,12 @@ async def test_long_messages_that_end_together_are_read_one_by_one_and_others_se
                 await other.call("Task.ls")
 
     assert first <= len(peers) / 3
+
+
+async def test_of_a_message_that_is_answered_nothing_is_kept(daemon: Start) -> None:
+    """It stayed until the next one came: of a MiB of brackets twenty, for each connection."""
+    async with daemon() as running, running.peer() as peer:
+        await peer.send([["of this"]] * 20_000)
+        assert "over the limit" in (await peer.reply())["error"]["message"]
+        await wait_all_tasks_blocked()
+        assert not [each for each in gc.get_objects() if type(each) is list and each[:1] == ["of this"]]
