@@ -810,6 +810,20 @@ MUTANTS = (
         ("tests/test_turns.py",),
     ),
     Mutant(
+        "long messages are all read when they end",
+        "connection/__init__.py",
+        "        if long:\n",
+        "        if False:\n",
+        ("tests/server/test_hostile.py", "-k", "long_messages"),
+    ),
+    Mutant(
+        "long XML needs a thread",
+        "service/turns.py",
+        "            except RuntimeError:",
+        "            except KeyError:",
+        ("tests/server/test_threads.py", "-k", "long_xml"),
+    ),
+    Mutant(
         "a batch is worked off for whoever has gone",
         "connection/__init__.py",
         "watched = rpc.is_batch_of_calls(message)",

@@ -134,6 +134,24 @@ async def test_the_many_watches_of_one_user_do_not_keep_another_s_waiting(tmp_pa
     assert waiting.order.index("bob") <= 2
 
 
+async def test_who_computes_long_very_often_does_hardly_so_before_another_does_once() -> None:
+    turns, order = Turns(), list[str]()
+
+    async def take(caller: Caller) -> None:
+        await turns.on_loop(caller)
+        order.append(caller.user)
+
+    async with trio.open_nursery() as nursery, turns._loop:
+        for _ in range(CALLS):
+            nursery.start_soon(take, ANN)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(take, BOB)
+        await wait_all_tasks_blocked()
+
+    assert order.index("bob") <= 2
+    assert order.count("ann") == CALLS
+
+
 async def test_of_a_user_who_waits_for_no_turn_nothing_is_kept() -> None:
     turns = Turns()
 

@@ -46,8 +46,9 @@ __all__ = ["Calls", "Connection", "Limits", "Rest"]
 logger = logging.getLogger("taskd.connection")
 
 # Bytes per read: little, because what is read is cut into messages at one go, and thousands of the smallest fit in
-# it. A body or a long message takes some more reads.
+# it. A body or a long message takes some more reads; beyond ``web.AT_ONCE`` those wait for turns, and are larger.
 CHUNK: Final = 8192
+LONG_CHUNK: Final = 65536
 
 # Seconds that a connection which is to end has for what is being sent on it.
 PARTING: Final = 5.0
@@ -150,53 +151,49 @@ class Connection:
             await self._out.send(control)
 
     async def _converse(self, answering: trio.Nursery, watching: trio.Nursery) -> None:
-        framing, spoken, waiting = self._framing, False, deque[wire.Message]()
+        framing, spoken, waiting, begun = self._framing, False, deque[wire.Message](), 0
         deadline = trio.current_time() + self.limits.message_deadline_s
         while not self._stopping and not framing.broken:
-            was_partial = framing.partial
             with trio.CancelScope(deadline=deadline) as self._reading:
-                data, messages = await self._listen(waiting, at_rest=deadline == inf)
+                data, came = await self._listen(waiting, begun, at_rest=deadline == inf)
             if self._reading.cancelled_caught:
                 if not self._stopping:
                     seconds = self.limits.message_deadline_s
                     late = framing.timed_out(f"no complete message within {seconds} seconds")
-                    await self._take(late, answering)
+                    await self._take(late, answering, watching)
                 return
-            spoken = spoken or bool(messages)
+            spoken = spoken or came
             await self._send_said()
             while waiting and not self._stopping:
                 if self._answer_at_once(waiting):
                     await self._send_said()
-                elif isinstance(message := waiting.popleft(), wire.Request) and message.websocket:
-                    waiting.extend(await self._upgrade(message, watching))
-                else:
-                    await self._take(message, answering)
+                else:  # no name for it: while the peer is silent, nothing is kept of what it said last
+                    waiting.extend(await self._take(waiting.popleft(), answering, watching))
                 if waiting:
                     await trio.lowlevel.checkpoint()  # whatever it was, others have their turn
             if not data:
                 return
             if spoken and not framing.partial:
                 deadline = inf
-            elif spoken and (not was_partial or any(not isinstance(each, wire.Control) for each in messages)):
-                # A peer that only pings does not get on with its message.
+            elif spoken and (came or not begun):
                 deadline = trio.current_time() + self.limits.message_deadline_s
+            begun = (0 if came else begun) + len(data) if framing.partial else 0
 
-    async def _listen(
-        self, waiting: deque[wire.Message], *, at_rest: bool
-    ) -> tuple[bytes, Sequence[wire.Message]]:
-        """What was read last, and its messages; those that are left to answer are ``waiting``.
+    async def _listen(self, waiting: deque[wire.Message], begun: int, *, at_rest: bool) -> tuple[bytes, bool]:
+        """What was read last, and whether there was a message in it; those left to answer are ``waiting``. Of one
+        that has ``begun`` so many bytes were read before: of a long one, whoever reads its end parses it for long.
 
         At rest, where no message has begun and so no deadline changes, it reads on as long as all that comes is
         answered at once, in a crowd from where all such rest. A scope around each read would cost as much as such
         an answer; and nothing that a stop must not cut is waited for in here.
         """
-        framing, fd = self._framing, self.stream.socket.fileno()
+        framing, fd, long = self._framing, self.stream.socket.fileno(), begun > web.AT_ONCE
         data, messages = b"", list[wire.Message]()
 
         def hear() -> bool:
             nonlocal data, messages
             try:
-                data = os.read(fd, CHUNK)
+                data = os.read(fd, LONG_CHUNK if long else CHUNK)
             except BlockingIOError:
                 return False
             except OSError:
@@ -209,12 +206,15 @@ class Connection:
             return not (at_rest and data and done)
 
         await trio.lowlevel.wait_readable(fd)
+        if long:
+            await self.service.turns.on_loop(self.caller)
         while not hear():
             if self.rest.crowded:
                 await self.rest.until(fd, hear)
                 break
             await trio.lowlevel.wait_readable(fd)
-        return data, messages
+        # A peer that only pings does not get on with its message.
+        return data, any(not isinstance(each, wire.Control) for each in messages)
 
     async def _send_said(self) -> None:
         if self._said:
@@ -236,8 +236,13 @@ class Connection:
                 break
         return bool(said)
 
-    async def _take(self, message: wire.Message, answering: trio.Nursery) -> None:
+    async def _take(
+        self, message: wire.Message, answering: trio.Nursery, watching: trio.Nursery
+    ) -> Sequence[wire.Message]:
+        """Answer it, or begin to; the messages behind a request for a WebSocket."""
         match message:
+            case wire.Request() if message.websocket:
+                return await self._upgrade(message, answering, watching)
             case wire.Request():
                 await self._out.send(await web.respond(message, self._site(message), self.paths))
             case wire.Response() | wire.Control():
@@ -248,14 +253,18 @@ class Connection:
                     await self._out.send(rpc.refuse(message))
             case _ if self._frames is not None:
                 size = await self._room.enter(message)
-                answering.start_soon(self._later, self._frames.begin(message), size)
-            case _ if self._is_long(message):
+                answering.start_soon(self._room.until_done, self._frames.begin(message), size)
+            case _ if self.calls.any_waits(message):
                 size = await self._room.enter(kept := rpc.reduced(message))
-                answering.start_soon(self._later, partial(self._answer, kept, answering, True), size)
+                answer = partial(self._answer, kept, answering, True)
+                answering.start_soon(self._room.until_done, answer, size)
             case _:
                 await self._answer(message, answering)
+        return ()
 
-    async def _upgrade(self, request: wire.Request, watching: trio.Nursery) -> Sequence[wire.Message]:
+    async def _upgrade(
+        self, request: wire.Request, answering: trio.Nursery, watching: trio.Nursery
+    ) -> Sequence[wire.Message]:
         """Grant a WebSocket, or say why not; the messages that had come behind the request."""
         site = self._site(request)
         kind, refusal = web.socket(request, site, self.paths)
@@ -267,7 +276,7 @@ class Connection:
         watching.start_soon(self._keep_alive)
         if kind == web.FRAMES:
             who = partial(calling, self.service, self.caller, site.caller)
-            self._frames = Frames(self.service, who, self._out.tell, self._out.say, self._subscriptions)
+            self._frames = Frames(self.service, who, self._out, self._subscriptions, answering)
             watching.start_soon(self._frames.keep_alive)
             if isinstance(site.caller, Unauthenticated):
                 watching.start_soon(self._expect_a_bearer, self._frames)
@@ -294,16 +303,7 @@ class Connection:
         await self.service.tokens.withdrawn(caller)
         self.stop(1008, OVER)
 
-    def _is_long(self, message: JSON) -> bool:
-        return any(map(self.calls.waits, rpc.methods_in(message)))
-
     # A JSON framing: an answer whenever there is one.
-
-    async def _later(self, answer: Callable[[], Awaitable[None]], size: int) -> None:
-        try:
-            await answer()
-        finally:
-            self._room.leave(size)
 
     async def _answer(self, message: JSON, answering: trio.Nursery, long: bool = False) -> None:
         opened, reply = Opened(self._subscriptions), None
@@ -328,7 +328,7 @@ class Connection:
             positional=rpc.Part(self._positional, subtask_of),
             refused=self._refused,
         )
-        watched = rpc.is_batch_of_calls(message) and not self._is_long(message)
+        watched = rpc.is_batch_of_calls(message) and not self.calls.any_waits(message)
         return await (while_there(self._watch, answer) if watched else answer())
 
     def _refused(self, error: TaskdError) -> None:
@@ -349,7 +349,7 @@ class Connection:
 
     async def _reply_now(self, caller: Caller, message: JSON, subtask_of: str) -> JSON | None:
         reply = partial(self._reply, message, Context(caller), subtask_of)
-        return await (self._while_there(caller, reply) if self._is_long(message) else reply())
+        return await (self._while_there(caller, reply) if self.calls.any_waits(message) else reply())
 
     async def _call_now(self, caller: Caller, method: str, args: Sequence[JSON], subtask_of: str) -> JSON:
         part = rpc.Part(self._positional, subtask_of)

@@ -88,6 +88,10 @@ class Calls:
         method = self.methods.get(name)
         return method.long if method is not None else bool(WAITING.fullmatch(name))
 
+    def any_waits(self, message: JSON) -> bool:
+        """One of the calls of a message does."""
+        return any(map(self.waits, rpc.methods_in(message)))
+
     def pages(self, name: str) -> bool:
         """The reply to a call of that name may be long: any of XenAPI's that does not wait counts as such."""
         method = self.methods.get(name)

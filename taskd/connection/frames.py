@@ -17,7 +17,8 @@ from typing import Final
 import attrs
 import trio
 
-from taskd.connection.streams import Following, Send, Subscriptions
+from taskd.connection.outgoing import Outgoing
+from taskd.connection.streams import Following, Subscriptions
 from taskd.dialects import Reply, ucloud
 from taskd.errors import InternalError, TaskdError, Unauthenticated
 from taskd.metrics import UNKNOWN
@@ -50,21 +51,21 @@ def calling(service: Service, peer: Caller, otherwise: Caller | Unauthenticated,
 class Frames:
     """The calls of one peer. ``who`` tells who calls with a bearer, None for none.
 
-    ``send`` sends messages, and ``say`` a reply, of which there may be only so many bytes waiting. ``known``: a
-    call has come with a good bearer, or from somebody who needs none.
+    What is listened to is told in ``telling``, after the call is done. ``known``: a call has come with a good
+    bearer, or from somebody who needs none.
     """
 
     service: Service
     who: Callable[[str | None], Caller]
-    send: Send
-    say: Callable[[JSON], Awaitable[None]]
+    out: Outgoing
     subscriptions: Subscriptions
+    telling: trio.Nursery
     known: bool = False
 
     def begin(self, message: JSON) -> Callable[[], Awaitable[None]]:
         """What is to be done for one frame; of the frame it keeps no more than that needs.
 
-        It answers with a response or, for a ``listen``, with messages until that ends.
+        It answers with a response or, for a ``listen``, begins messages that come until that ends.
         """
         call = ucloud.FrameCall.parse(message)
         if call is None:
@@ -89,7 +90,7 @@ class Frames:
             return partial(self._respond, call.stream_id, ucloud.refuse_frame(error))
 
     async def _respond(self, stream_id: str, reply: Reply) -> None:
-        await self.say(ucloud.response(stream_id, reply))
+        await self.out.say(ucloud.response(stream_id, reply))
 
     async def _answer(self, caller: Caller, call: ucloud.FrameCall) -> None:
         began = perf_counter()
@@ -101,12 +102,18 @@ class Frames:
     async def _listen(
         self, caller: Caller, stream_id: str, told: AsyncGenerator[Mapping[str, JSON], None]
     ) -> None:
-        """Tell, until another stream takes the id, or the token does not count any more."""
+        """Of the call nothing is kept while it is told, so it needs no room of the calls (``Room``)."""
         try:
             name, following = self.subscriptions.add(stream_id)
         except TaskdError as error:
             await self._respond(stream_id, ucloud.refuse_frame(error))
-            return
+        else:
+            self.telling.start_soon(self._tell, caller, name, following, told)
+
+    async def _tell(
+        self, caller: Caller, stream_id: str, following: Following, told: AsyncGenerator[Mapping[str, JSON], None]
+    ) -> None:
+        """Tell, until another stream takes the id, or the token does not count any more."""
         fault: TaskdError | None = None
 
         async def tell() -> None:
@@ -114,7 +121,7 @@ class Frames:
             try:
                 async with aclosing(told):
                     async for update in told:
-                        await following.send(self.send, ucloud.message(stream_id, update))
+                        await following.send(self.out.tell, ucloud.message(stream_id, update))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 raise
             except TaskdError as error:
@@ -129,7 +136,7 @@ class Frames:
             elif await self._while_held(caller, following, tell):
                 fault = Unauthenticated(OVER)
         finally:
-            self.subscriptions.done(name, following)
+            self.subscriptions.done(stream_id, following)
         if fault is not None:
             await self._respond(stream_id, ucloud.refuse_frame(fault))
 
@@ -153,11 +160,7 @@ class Frames:
         """Now and then a frame that every client passes over. Never returns."""
         while True:
             await trio.sleep(EVERY)
-            await self.send([ucloud.PING], _always)
-
-
-def _always() -> bool:
-    return True
+            await self.out.tell([ucloud.PING])
 
 
 async def _nothing() -> None:

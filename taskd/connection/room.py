@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import attrs
 import orjson
 import trio
@@ -25,7 +27,7 @@ class Room:
     _left: trio.Event = attrs.field(factory=trio.Event)
 
     async def enter(self, kept: JSON) -> int:
-        """Wait for room for what is ``kept`` of one more call; gives its size, which ``leave`` is to be told.
+        """Wait for room for what is ``kept`` of one more call; gives its size, which ``until_done`` is to be told.
 
         Nothing is read meanwhile, so nobody else would see the peer go.
 
@@ -43,9 +45,12 @@ class Room:
         self._held += size
         return size
 
-    def leave(self, size: int) -> None:
-        """It is answered."""
-        self._taken -= 1
-        self._held -= size
-        self._left.set()
-        self._left = trio.Event()
+    async def until_done(self, answer: Callable[[], Awaitable[None]], size: int) -> None:
+        """Leave when it is answered."""
+        try:
+            await answer()
+        finally:
+            self._taken -= 1
+            self._held -= size
+            self._left.set()
+            self._left = trio.Event()

@@ -17,8 +17,9 @@ from taskd.model import Caller
 
 T = TypeVar("T")
 
-# The store's reader; a batch of what a watch tells; the events of XenAPI; the thread for what computes long.
-What: TypeAlias = Literal["read", "watch", "event", "thread"]
+# The store's reader; a batch of what a watch tells; the events of XenAPI; the thread for what computes long, and
+# the event loop.
+What: TypeAlias = Literal["read", "watch", "event", "thread", "loop"]
 
 
 @attrs.define(eq=False)
@@ -27,16 +28,32 @@ class Turns:
 
     _locks: WeakValueDictionary[tuple[str, str], trio.Lock] = attrs.field(factory=WeakValueDictionary)
     _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _loop: trio.Lock = attrs.field(factory=trio.Lock)
 
     def of(self, caller: Caller, what: What) -> trio.Lock:
         """What the user's calls take one after the other, in the order in which they come."""
         return self._locks.setdefault((caller.user, what), trio.Lock())
 
     async def in_thread(self, caller: Caller, call: Callable[[], T]) -> T:
-        """Call what computes long, in the one thread for that; a cancel waits until it has returned.
+        """Call what computes long and does nothing else, in the one thread for that, and where none can be had, on
+        the event loop; a cancel waits until it has returned.
 
         More threads would not be faster, for they have one interpreter, and the event loop would have as much less
         of it.
         """
         async with self.of(caller, "thread"):
-            return await trio.to_thread.run_sync(call, limiter=self._thread)
+            try:
+                return await trio.to_thread.run_sync(call, limiter=self._thread)
+            except RuntimeError:  # how Python says that there is no thread to be had
+                await self.on_loop(caller)
+                return call()
+
+    async def on_loop(self, caller: Caller) -> None:
+        """Wait for the turn to compute long on the event loop, from here to the next await.
+
+        One has it in a pass of the scheduler, for a lock is handed on to the pass after; and in each pass there is
+        time for all else. It is for what keeps the interpreter to itself, as the parser of JSON does: in a thread,
+        too, that would hold up the loop.
+        """
+        async with self.of(caller, "loop"), self._loop:
+            pass

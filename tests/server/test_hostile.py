@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import json
+import os
 import socket
+from contextlib import AsyncExitStack, suppress
 
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from taskd.errors import BadParams
 from taskd.service import bounds
 from tests.bench import ROOT
 from tests.counted import calls
 from tests.server.conftest import Daemon, Peer, Start
+from tests.server.sockets import opened
 
 
 async def test_to_connect_over_the_limit_and_hang_up_at_once_harms_nobody(daemon: Start) -> None:
@@ -99,6 +104,22 @@ async def test_long_calls_that_wait_together_are_no_longer_than_one_may_be(daemo
         await producer.call("Task.complete", id=first)
 
         assert [(await peer.reply())[0]["id"] for _ in range(2)] == [first, second]
+
+
+async def test_what_is_listened_to_takes_no_room_from_the_calls_of_its_websocket(daemon: Start) -> None:
+    """It kept its place and its length until its end: with too many, or one long, nothing was read any more."""
+
+    def frame(call: str, stream: str) -> object:
+        return {"call": call, "streamId": stream, "payload": {"id": "none", "x": "x" * 8000}}
+
+    async with daemon(requests_in_flight=1, max_message_bytes=8192) as running:
+        async with opened(running.path, "/api/tasks") as socket:
+            for stream in "ab":
+                await socket.send(frame("task.listen", stream))
+            await socket.send(frame("task.view", "c"))
+            reply = await socket.reply()
+
+    assert (reply["streamId"], reply["status"]) == ("c", 404)
 
 
 async def test_the_pages_of_a_batch_do_not_pass_the_bound_together(daemon: Start) -> None:
@@ -240,3 +261,56 @@ async def test_a_batch_that_wants_no_answer_is_done_for_whoever_has_gone_too(dae
         with trio.fail_after(20):
             while len(running.service.registry) < 300:
                 await trio.sleep(0.01)
+
+
+# More calls than a batch may have, of which none is one.
+MANY = b"[" + b"[]," * 15_000 + b"[]]"
+
+POST = b"POST /jsonrpc HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+UPGRADE = (
+    b"GET /jsonrpc HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+# The head of a text frame, whose mask leaves it as it is.
+TEXT = b"\x81\xfe" + len(MANY).to_bytes(2, "big") + bytes(4)
+
+
+def refused(peer: Peer) -> bool:
+    """Its message is answered. Nothing is taken from what there is to read."""
+    with socket.socket(fileno=os.dup(peer.stream.socket.fileno())) as same, suppress(BlockingIOError):
+        return b"over the limit" in same.recv(4096, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    return False
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"%016d" % len(MANY), POST % len(MANY), UPGRADE + TEXT],
+    ids=["stream", "prefixed", "http", "websocket"],
+)
+async def test_long_messages_that_end_together_are_read_one_by_one_and_others_served_meanwhile(
+    daemon: Start, head: bytes
+) -> None:
+    """All were parsed in one pass of the event loop: with some hundred of them the watchdog ended the daemon."""
+    async with daemon() as running, running.peer() as other, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(running.peer()) for _ in range(24)]
+        for each in peers:
+            await each.send(head + MANY[:-1])
+        await wait_all_tasks_blocked()
+        for each in peers:
+            os.write(each.stream.socket.fileno(), MANY[-1:])
+        with trio.fail_after(20):
+            while not (first := sum(map(refused, peers))):
+                await other.call("Task.ls")
+            while sum(map(refused, peers)) < len(peers):
+                await other.call("Task.ls")
+
+    assert first <= len(peers) / 3
+
+
+async def test_of_a_message_that_is_answered_nothing_is_kept(daemon: Start) -> None:
+    """It stayed until the next one came: of a MiB of brackets twenty, for each connection."""
+    async with daemon() as running, running.peer() as peer:
+        await peer.send([["of this"]] * 20_000)
+        assert "over the limit" in (await peer.reply())["error"]["message"]
+        await wait_all_tasks_blocked()
+        assert not [each for each in gc.get_objects() if type(each) is list and each[:1] == ["of this"]]

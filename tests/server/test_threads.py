@@ -159,6 +159,17 @@ async def test_long_xml_is_read_and_written_in_one_thread_and_callers_are_looked
 NONE = "can't start new thread"
 
 
+async def test_long_xml_is_read_and_written_where_no_thread_can_be_had(daemon: Start) -> None:
+    """The connection was closed without an answer, and that after the call was done."""
+    async with daemon() as serving, web(serving) as peer:
+        session = (await peer.xml("session.login_with_password", "", ""))["Value"]
+        for _ in range(30):
+            await peer.xml("task.create", session, "label", "")
+        with no_thread():
+            assert (await peer.xml("system.listMethods", [0] * 1000))["Status"] == "Failure"  # it takes no params
+            assert len((await peer.xml("task.get_all_records", session))["Value"]) == 30
+
+
 async def test_a_reload_that_finds_no_thread_keeps_the_settings_and_the_next_one_takes_them(
     daemon: Start, reload: Reload, caplog: pytest.LogCaptureFixture
 ) -> None:
