@@ -205,7 +205,11 @@ def reduced(message: JSON) -> JSON:
 
 def is_batch_of_calls(message: JSON) -> bool:
     """To some member an answer is wanted: a batch of notifications alone is none."""
-    return isinstance(message, list) and any(isinstance(each, dict) and "id" in each for each in message)
+    return isinstance(message, list) and any(isinstance(each, dict) and _is_call(each) for each in message)
+
+
+def _is_call(member: Mapping[str, JSON]) -> bool:
+    return "id" in member if "jsonrpc" in member else member.get("id") is not None
 
 
 def methods_in(message: JSON) -> frozenset[str]:

@@ -206,9 +206,11 @@ async def test_who_waits_by_the_hundred_and_does_not_read_is_let_go_of(daemon: S
         assert len(await producer.call("Task.ls")) == 1
 
 
-def batch(*calls: tuple[str, dict[str, object]], wanted: bool = True) -> bytes:
-    each = [{"jsonrpc": "2.0", "method": method, "params": params} for method, params in calls]
-    return json.dumps([{**one, "id": n} if wanted else one for n, one in enumerate(each)]).encode()
+def batch(*calls: tuple[str, dict[str, object]]) -> bytes:
+    each = enumerate(calls)
+    return json.dumps(
+        [{"jsonrpc": "2.0", "method": m, "params": params, "id": n} for n, (m, params) in each]
+    ).encode()
 
 
 START: tuple[str, dict[str, object]] = ("Task.start", {"operation": "external"})
@@ -233,10 +235,14 @@ async def test_of_a_batch_whose_peer_has_gone_nothing_more_is_begun(daemon: Star
             assert len(await peer.call("Task.ls")) == 1
 
 
-async def test_a_batch_that_wants_no_answer_is_done_for_whoever_has_gone_too(daemon: Start) -> None:
+@pytest.mark.parametrize("notification", [{"jsonrpc": "2.0"}, {"id": None}], ids=["V2", "V1"])
+async def test_a_batch_that_wants_no_answer_is_done_for_whoever_has_gone_too(
+    daemon: Start, notification: dict[str, object]
+) -> None:
+    method, params = START
     async with daemon() as running:
         async with running.peer() as peer:
-            await peer.send(batch(*[START] * 300, wanted=False))
+            await peer.send([{**notification, "method": method, "params": params}] * 300)
         with trio.fail_after(20):
             while len(running.service.registry) < 300:
                 await trio.sleep(0.01)
