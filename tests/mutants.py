@@ -739,11 +739,25 @@ MUTANTS = (
         ("tests/test_turns.py",),
     ),
     Mutant(
+        "the tables that one user asks for are made together",
+        "dialects/xenapi/message.py",
+        'return self.service.turns.of(self.caller, "event")',
+        "return trio.Lock()",
+        ("tests/dialects/test_xenapi_hostile.py", "-k", "looks_at_all"),
+    ),
+    Mutant(
         "a batch is worked off for whoever has gone",
         "connection/__init__.py",
         "watched = rpc.is_batch_of_calls(message)",
         "watched = False",
         ("tests/server/test_hostile.py", "-k", "whose_peer"),
+    ),
+    Mutant(
+        "a notification of V1 is taken for a call",
+        "rpc/__init__.py",
+        'member.get("id") is not None',
+        '"id" in member',
+        ("tests/server/test_hostile.py", "-k", "wants_no_answer"),
     ),
     Mutant(
         "a page whose DNS leads to a forwarder of the socket reads tasks",

@@ -17,7 +17,7 @@ from taskd.model import Caller
 
 T = TypeVar("T")
 
-# The store's reader; a batch of what a watch tells; the events of XenAPI; the thread for what computes long.
+# The store's reader; a batch of what a watch tells; XenAPI's events and tables; the thread for what computes long.
 What: TypeAlias = Literal["read", "watch", "event", "thread"]
 
 
