@@ -753,6 +753,20 @@ MUTANTS = (
         ("tests/server/test_hostile.py", "-k", "whose_peer"),
     ),
     Mutant(
+        "waits that a client gives up are as long as the task",
+        "client/verbs.py",
+        "min(PART, self.until - now, deadline - now)",
+        "min(self.until - now, deadline - now)",
+        ("tests/test_client.py", "-k", "hundred"),
+    ),
+    Mutant(
+        "a client gives up as many waits as it likes",
+        "client/conversation.py",
+        "len(self._sizes.keys() - self._replies.keys()) < GIVEN_UP",
+        "True",
+        ("tests/test_client_conversation.py",),
+    ),
+    Mutant(
         "a notification of V1 is taken for a call",
         "rpc/__init__.py",
         'member.get("id") is not None',
