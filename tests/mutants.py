@@ -753,6 +753,27 @@ MUTANTS = (
         ("tests/server/test_hostile.py", "-k", "whose_peer"),
     ),
     Mutant(
+        "what one user does not read may come to any length",
+        "service/unread.py",
+        "if self._held[user] and self._held[user] + size > self.most:",
+        "if False:",
+        ("tests/server/test_hostile.py", "-k", "who_read_nothing"),
+    ),
+    Mutant(
+        "what is sent does not count as unread",
+        "connection/outgoing.py",
+        "len(data) - self._held)",
+        "0)",
+        ("tests/server/test_hostile.py", "-k", "who_read_nothing and a_table]"),
+    ),
+    Mutant(
+        "what a batch waits with does not count as unread",
+        "rpc/__init__.py",
+        "                    holding.enter_context(held(size - counted))\n",
+        "",
+        ("tests/server/test_hostile.py", "-k", "who_read_nothing and a_wait"),
+    ),
+    Mutant(
         "waits that a client gives up are as long as the task",
         "client/verbs.py",
         "min(PART, self.until - now, deadline - now)",
