@@ -136,6 +136,12 @@ class Config:
     connections_per_user: int = setting(
         "most connections of one user id at a time", 1024, least=1, unit="connections"
     )
+    unread_bytes_per_user: int = setting(
+        "most bytes of long replies to one user that are not read yet, or one reply of any length",
+        256 * 1024 * 1024,
+        least=1024 * 1024,
+        unit="bytes",
+    )
     requests_in_flight: int = setting(
         "most waiting calls of one connection at a time, max_message_bytes of them", 256, least=1, unit="calls"
     )

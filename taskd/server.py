@@ -125,6 +125,7 @@ class Server:
     def _go_by(self, settings: Config) -> None:
         self.config, self._known = settings, {}
         self._seats.go_by(settings.connections_per_user, settings.running_tasks)
+        self.service.unread.most = settings.unread_bytes_per_user
         wire: Literal["table", "example"] = "example" if settings.koodrive_wire == "example" else "table"
         self._paths = web.paths(ucloud.FACE, koodrive.face(wire))
 

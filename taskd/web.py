@@ -259,8 +259,9 @@ async def _xmlrpc(request: Request, site: Site) -> Response:
     try:
         value = await site.call(caller, call.method, call.args, _subtask_of(request))
         # Whole tables of records can be in it; what is short need not wait for somebody else's.
-        large = len(orjson.dumps(value, default=repr)) > AT_ONCE
-        body = await turns.in_thread(caller, partial(write, value)) if large else write(value)
+        size = len(orjson.dumps(value, default=repr))
+        with site.service.unread.held(caller.user, size):
+            body = await turns.in_thread(caller, partial(write, value)) if size > AT_ONCE else write(value)
     except XenApiError as error:
         site.service.metrics.refused(error)
         body = xml.failure(error)

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from taskd import client
-from taskd.client import Daemon, NoDaemon, Notification, Refused, on_trio
+from taskd.client import Daemon, NoDaemon, Notification, Refused, on_trio, verbs
 from taskd.model import Failure, Speed
 from tests.process import PATIENCE, DaemonProcess
 
@@ -138,6 +138,37 @@ def test_a_call_that_timed_out_leaves_the_connection_in_step(process: DaemonProc
 
         assert isinstance(hasty.ids(), tuple)
         assert hasty.get(made.id).state == "completed"
+
+
+def test_waits_that_are_given_up_by_the_hundred_leave_room_for_all_other_calls(process: DaemonProcess) -> None:
+    """The daemon kept each for as long as the task, and read nothing more when it had 256 of them."""
+    with client.connect(process.socket, timeout_s=PATIENCE) as daemon:
+        made, ended = daemon.start("external"), daemon.complete(daemon.start("external").id)
+        daemon.timeout_s = 0.002
+        for _ in range(300):
+            with pytest.raises(TimeoutError, match=r"no reply within 0\.002 seconds"):
+                daemon.wait(made.id)
+        daemon.timeout_s = PATIENCE
+
+        assert daemon.get(made.id).state == "running"
+        assert daemon.wait(ended.id).state == "completed"
+        daemon.cancel(made.id)
+
+
+def test_a_wait_goes_on_until_what_it_waits_for(
+    process: DaemonProcess, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many calls it is made of."""
+    monkeypatch.setattr(verbs, "PART", 0.01)
+    made = daemon.start("external")
+    assert daemon.wait(made.id, 0.05).state == daemon.wait(made.id, 0.05, made.revision).state == "running"
+    assert daemon.wait(made.id, after_revision=0) == made
+
+    with process.connect() as producer:
+        end = threading.Timer(0.05, producer.complete, [made.id])
+        end.start()
+        assert daemon.wait(made.id).state == "completed"
+        end.join()
 
 
 @pytest.fixture
@@ -372,6 +403,47 @@ async def test_a_call_that_is_cancelled_leaves_the_connection_in_step(trio_daemo
 
     assert (await trio_daemon.get(made.id)).state == "completed"
     assert repr(trio_daemon).endswith(" <Conversation 0 in flight>>")
+
+
+async def test_waits_that_are_cancelled_by_the_hundred_leave_room_for_all_other_calls(
+    trio_daemon: on_trio.Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon kept each for as long as the task, and read nothing more when it had 256 of them."""
+    monkeypatch.setattr(verbs, "PART", 1.0)
+    made = await trio_daemon.start("external")
+    ended = await trio_daemon.complete((await trio_daemon.start("external")).id)
+    with trio.fail_after(PATIENCE):
+        for _ in range(300):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio_daemon.wait, made.id)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+
+        assert (await trio_daemon.get(made.id)).state == "running"
+        assert (await trio_daemon.wait(ended.id)).state == "completed"
+        await trio_daemon.cancel(made.id)
+
+
+async def test_a_wait_on_trio_goes_on_until_what_it_waits_for(
+    trio_daemon: on_trio.Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many calls it is made of."""
+    monkeypatch.setattr(verbs, "PART", 0.01)
+    made = await trio_daemon.start("external")
+    assert (await trio_daemon.wait(made.id, 0.05)).state == "running"
+    assert (await trio_daemon.wait(made.id, 0.05, made.revision)).state == "running"
+    assert await trio_daemon.wait(made.id, after_revision=0) == made
+    with trio.move_on_after(0.05) as hasty:
+        await trio_daemon.wait(made.id)
+    assert hasty.cancelled_caught
+
+    async def end() -> None:
+        await trio_daemon.wait(made.id, 0.05)
+        await trio_daemon.complete(made.id)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        assert (await trio_daemon.wait(made.id)).state == "completed"
 
 
 async def test_the_reader_that_is_cancelled_hands_its_seat_on(trio_daemon: on_trio.Daemon) -> None:

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from taskd.client import Notification, Refused, verbs
-from taskd.client.conversation import Conversation
+from taskd.client.conversation import GIVEN_UP, Conversation
 from taskd.client.record import Record, page, record
 from taskd.dialects import native
 from taskd.errors import BadParams, WireError
@@ -43,6 +43,23 @@ def test_a_reply_that_nobody_waits_for_is_dropped() -> None:
 
     assert conversation.take(waited_for) == ["new"]
     assert repr(conversation) == "<Conversation 0 in flight>"
+
+
+def test_beside_many_long_calls_that_were_given_up_no_more_is_made_before_one_is_answered() -> None:
+    conversation = Conversation()
+    long, quick = verbs.wait("a"), verbs.get("a")
+    for _ in range(100):
+        conversation.call(long)
+    given_up = [conversation.call(long)[0] for _ in range(GIVEN_UP)]
+    for each in given_up:
+        assert conversation.room(long)
+        conversation.forget(each)
+
+    assert not conversation.room(long)
+    assert not conversation.room(verbs.recover("a"))
+    assert conversation.room(quick)
+    conversation.receive(reply(given_up[7], result={}))
+    assert conversation.room(long)
 
 
 def test_notifications_are_kept_in_order() -> None:

@@ -1,8 +1,9 @@
 """One client's side of the conversation with a daemon, sans-IO: calls to bytes, bytes to replies.
 
 A reply finds its call by the id, whatever the order; an id is never used twice. A reply to a call that nobody
-waits for any more is dropped, so that whoever gives a call up leaves the conversation in step. What carries
-the bytes, and how long anybody waits, is the business of ``blocking`` and ``on_trio``.
+waits for any more is dropped, so that whoever gives a call up leaves the conversation in step; of long calls that
+were given up it counts how many the daemon still keeps. What carries the bytes, and how long anybody waits, is the
+business of ``blocking`` and ``on_trio``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ T = TypeVar("T")
 # A client trusts its daemon: a reply may be as long as a page of records with long params.
 LONGEST_REPLY: Final = 1 << 30
 DEEPEST_REPLY: Final = 1000
+
+# The calls that a daemon is long in answering. It keeps so many of one connection (``requests_in_flight``, 256
+# where nobody has set it), and then reads nothing more.
+LONG: Final = frozenset({"Task.wait", "Task.recover"})
+
+# Beside so many calls that were given up and are not answered yet, no long one is made.
+GIVEN_UP: Final = 64
 
 
 @attrs.frozen
@@ -66,6 +74,10 @@ class Conversation:
 
     def __repr__(self) -> str:
         return f"<Conversation {len(self._replies)} in flight>"
+
+    def room(self, call: Call[T]) -> bool:
+        """Whether the call may be made, or has to wait for replies to others that were given up."""
+        return call.method not in LONG or len(self._sizes.keys() - self._replies.keys()) < GIVEN_UP
 
     def call(self, call: Call[T]) -> tuple[int, bytes]:
         """The id of a new call and the bytes that make it.

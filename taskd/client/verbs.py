@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from math import inf
+from typing import Final, TypeVar
 
 import attrs
 
@@ -18,6 +19,9 @@ from taskd.client.record import Grant, Lines, Offer, Page, Record, page, read, r
 from taskd.model import JSON, Speed
 
 T = TypeVar("T")
+
+# Seconds that ``Waiting`` asks for at a time.
+PART: Final = 10.0
 
 
 def _given(**params: JSON) -> dict[str, JSON]:
@@ -156,6 +160,31 @@ def ids() -> Call[tuple[str, ...]]:
 def wait(id: str, timeout_s: float | None = None, after_revision: int | None = None) -> Call[Record]:
     """The record when the task ended, or changed after that revision, or the seconds are over."""
     return Call("Task.wait", _given(id=id, timeout_s=timeout_s, after_revision=after_revision), record, again=True)
+
+
+@attrs.frozen
+class Waiting:
+    """A ``wait`` in parts, each a call of its own: the daemon keeps one that was given up no longer than a part.
+
+    ``until`` is when its seconds are over, on the caller's clock, whose time is ``now``.
+    """
+
+    id: str
+    until: float
+    after_revision: int | None
+
+    @classmethod
+    def of(cls, id: str, timeout_s: float | None, after_revision: int | None, now: float) -> Waiting:
+        return cls(id, inf if timeout_s is None else now + timeout_s, after_revision)
+
+    def part(self, now: float, deadline: float) -> Call[Record]:
+        """The next part, for a caller who gives up at ``deadline``."""
+        return wait(self.id, max(0.0, min(PART, self.until - now, deadline - now)), self.after_revision)
+
+    def over(self, record: Record, now: float) -> bool:
+        """Whether ``record``, which a part gave, is what was waited for."""
+        changed = self.after_revision is not None and record.revision > self.after_revision
+        return record.ended or changed or now >= self.until
 
 
 def cancel(id: str, *, must: bool | None = None) -> Call[None]:

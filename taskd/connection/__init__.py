@@ -86,12 +86,11 @@ class Connection:
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _interruptible: set[trio.CancelScope] = attrs.field(factory=set)
     _stopping: bool = False
-    # What is answered and not sent yet.
-    _said: bytearray = attrs.field(factory=bytearray)
+    _said: bytearray = attrs.field(factory=bytearray)  # answered and not sent yet
 
     def __attrs_post_init__(self) -> None:
         self._framing = wire.Opening(self.limits.max_message_bytes, self.limits.max_depth)
-        self._out = Outgoing(self.stream, self._framing, self.limits, self.caller)
+        self._out = Outgoing(self.stream, self._framing, self.limits, self.caller, self.service.unread)
         self._positional = ForCaller(self.xenapi, self.service)
         self._subscriptions = Subscriptions(self.limits.subscriptions_per_connection)
         self._room = Room(self.stream, self.limits.requests_in_flight, self.limits.max_message_bytes)
@@ -146,8 +145,7 @@ class Connection:
 
     async def _part(self) -> None:
         """Say to the peer of a WebSocket why it is closed."""
-        control = self._framing.closing(*self._parting)
-        if control is not None:
+        if (control := self._framing.closing(*self._parting)) is not None:
             await self._out.send(control)
 
     async def _converse(self, answering: trio.Nursery, watching: trio.Nursery) -> None:
@@ -324,6 +322,7 @@ class Connection:
             context,
             max_batch=self.limits.max_batch,
             max_reply_bytes=self.limits.max_reply_bytes,
+            held=partial(self.service.unread.held, context.caller.user),
             pages=self.calls.pages,
             positional=rpc.Part(self._positional, subtask_of),
             refused=self._refused,
@@ -342,6 +341,7 @@ class Connection:
         caller: Caller | Unauthenticated
         try:
             caller = self.service.tokens.who(self.caller, request.header("authorization"))
+            self._out.user = caller.user
         except Unauthenticated as error:
             caller = error
         size, depth = self.limits.max_message_bytes, self.limits.max_depth

@@ -18,6 +18,7 @@ from taskd import rpc, wire
 from taskd.connection.context import Limits
 from taskd.errors import InternalError
 from taskd.model import JSON, Caller
+from taskd.service import Unread
 
 logger = logging.getLogger("taskd.connection")
 
@@ -32,12 +33,14 @@ def always() -> bool:
 
 @attrs.define(eq=False)
 class Outgoing:
-    """The sending side of ``stream``; ``peer`` is for the log."""
+    """The sending side of ``stream``; ``peer`` is for the log, ``user`` whom the replies are counted for."""
 
     stream: trio.SocketStream
     framing: wire.Opening
     limits: Limits
     peer: Caller
+    unread: Unread = attrs.field(factory=Unread)
+    user: str = attrs.field(default=attrs.Factory(lambda own: own.peer.user, takes_self=True))
     # One task may begin with what another finishes, which a lock does not allow.
     _turn: trio.Semaphore = attrs.field(factory=lambda: trio.Semaphore(1, max_value=1))
     _begun: bool = False  # what was offered has the turn until it is passed on
@@ -48,14 +51,16 @@ class Outgoing:
         """Send a reply that nothing holds up but the peer itself.
 
         Raises:
-            BrokenResourceError: it asks and does not read, and its replies would fill our memory.
+            BrokenResourceError: it asks and does not read, here or on others of its connections, and its replies
+                would fill our memory.
         """
         size = len(orjson.dumps(reply, default=repr)) if self._taken else 0
         if self._held and self._held + size > self.limits.max_reply_bytes:
             raise trio.BrokenResourceError
         self._held += size
         try:
-            await self.send(reply)
+            with self.unread.held(self.user, size):
+                await self.send(reply)
         finally:
             self._held -= size
 
@@ -114,14 +119,19 @@ class Outgoing:
     async def _write(self, whole: bytes | bytearray) -> None:
         # Most replies fit into the socket: then neither a deadline nor a turn of the scheduler is needed.
         data = memoryview(whole)[self._fits(whole) :]
-        self._cut = True  # unless what follows comes to its end
+        if data:
+            self._cut = True  # unless what follows comes to its end
+            with self.unread.held(self.user, len(data) - self._held):  # what has waited is counted already
+                await self._write_on(data)
+            self._cut = False
+
+    async def _write_on(self, data: memoryview) -> None:
         for at in range(0, len(data), WRITTEN):
             with trio.move_on_after(self.limits.reader_deadline_s) as reading:
                 await self.stream.send_all(data[at : at + WRITTEN])
             if reading.cancelled_caught:
                 logger.warning("%r does not read its replies; its connection is closed", self.peer)
                 raise trio.BrokenResourceError
-        self._cut = False
 
     def _fits(self, data: bytes | bytearray) -> int:
         """Write what the socket takes now; how many bytes that was."""

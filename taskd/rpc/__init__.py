@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol, TypeAlias
 
 import attrs
@@ -94,6 +94,9 @@ def unheard(error: TaskdError) -> None:
 # How many members of one batch run at the same time.
 ABREAST = 64
 
+# Bytes of a batch's replies that are counted at a time.
+PIECE = 65536
+
 logger = logging.getLogger("taskd.rpc")
 
 
@@ -104,6 +107,7 @@ async def answer(
     *,
     max_batch: int,
     max_reply_bytes: int = 16 * 1024 * 1024,
+    held: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext(),
     pages: Callable[[str], bool] = lambda _: False,
     positional: Positional | None = None,
     refused: Refused = unheard,
@@ -112,8 +116,8 @@ async def answer(
 
     The members of a batch, up to ``max_batch``, run concurrently and are answered in their order. When their
     replies have come to ``max_reply_bytes``, the rest is refused and not called; so that no more than one comes on
-    top of that, those that call for ``pages``, by the names of their methods, run one after the other. A cancel
-    goes through to the methods, and nothing is answered.
+    top of that, those that call for ``pages``, by the names of their methods, run one after the other. Their bytes
+    are ``held`` until all are there. A cancel goes through to the methods, and nothing is answered.
     """
     if isinstance(message, WireError):
         return refuse(message, refused)
@@ -124,10 +128,10 @@ async def answer(
     if len(message) > max_batch:
         return refuse(InvalidRequest(f"a batch of {len(message)} is over the limit of {max_batch}"), refused)
     replies: list[JSON | None] = [None] * len(message)
-    members, size, turn = iter(enumerate(message)), 0, trio.Lock()
+    members, size, counted, turn = iter(enumerate(message)), 0, 0, trio.Lock()
 
     async def work_off() -> None:
-        nonlocal size
+        nonlocal size, counted
         for place, member in members:
             async with turn if any(map(pages, methods_in(member))) else nullcontext():
                 if size < max_reply_bytes:
@@ -136,12 +140,16 @@ async def answer(
                     reply = await _answer_one(member, _Full(max_reply_bytes), context, None, refused)
                 replies[place], message[place] = reply, None  # what is answered need not be kept for the others
                 size += len(orjson.dumps(reply))
+                if size - counted > PIECE:
+                    holding.enter_context(held(size - counted))
+                    counted = size
             # A member that waited for nothing must not keep the rest of the daemon waiting.
             await trio.lowlevel.checkpoint()
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(min(ABREAST, len(message))):
-            nursery.start_soon(work_off)
+    with ExitStack() as holding:
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(ABREAST, len(message))):
+                nursery.start_soon(work_off)
     return [reply for reply in replies if reply is not None] or None
 
 
@@ -205,7 +213,11 @@ def reduced(message: JSON) -> JSON:
 
 def is_batch_of_calls(message: JSON) -> bool:
     """To some member an answer is wanted: a batch of notifications alone is none."""
-    return isinstance(message, list) and any(isinstance(each, dict) and "id" in each for each in message)
+    return isinstance(message, list) and any(isinstance(each, dict) and _is_call(each) for each in message)
+
+
+def _is_call(member: Mapping[str, JSON]) -> bool:
+    return "id" in member if "jsonrpc" in member else member.get("id") is not None
 
 
 def methods_in(message: JSON) -> frozenset[str]:

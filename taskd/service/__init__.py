@@ -40,11 +40,13 @@ from taskd.service.health import Health
 from taskd.service.report import Report, joined, reported
 from taskd.service.tokens import OVER, Tokens
 from taskd.service.turns import Turns
+from taskd.service.unread import Unread
 from taskd.states import State
 from taskd.store import Query, Store
 
 __all__ = [
-    "OVER", "PROCESSOR", "Change", "End", "Feed", "Kept", "Live", "Query", "Report", "Service", "gated", "of",
+    "OVER", "PROCESSOR", "Change", "End", "Feed", "Kept", "Live", "Query", "Report", "Service", "Unread",
+    "gated", "of",
 ]  # fmt: skip
 
 # What is in `processor` of a task that this daemon runs itself, for nobody is its producer.
@@ -70,6 +72,7 @@ class Service:
     host: str = attrs.field(factory=socket.gethostname)
     making: dict[str, trio.Event] = attrs.field(factory=dict, init=False)
     turns: Turns = attrs.field(factory=Turns, init=False)
+    unread: Unread = attrs.field(factory=Unread, init=False)
     metrics: Metrics = attrs.field(factory=Metrics)
     health: Health = attrs.field(default=attrs.Factory(Health.of, takes_self=True))
     tokens: Tokens = attrs.field(

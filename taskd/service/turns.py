@@ -17,8 +17,8 @@ from taskd.model import Caller
 
 T = TypeVar("T")
 
-# The store's reader; a batch of what a watch tells; the events of XenAPI; the thread for what computes long, and
-# the event loop.
+# The store's reader; a batch of what a watch tells; XenAPI's events and tables; the thread for what computes long,
+# and the event loop.
 What: TypeAlias = Literal["read", "watch", "event", "thread", "loop"]
 
 

@@ -7,7 +7,9 @@ import getpass
 import json
 import os
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from xmlrpc.client import dumps
 
 import attrs
 import pytest
@@ -227,9 +229,75 @@ async def test_who_waits_by_the_hundred_and_does_not_read_is_let_go_of(daemon: S
         assert len(await producer.call("Task.ls")) == 1
 
 
-def batch(*calls: tuple[str, dict[str, object]], wanted: bool = True) -> bytes:
-    each = [{"jsonrpc": "2.0", "method": method, "params": params} for method, params in calls]
-    return json.dumps([{**one, "id": n} if wanted else one for n, one in enumerate(each)]).encode()
+RECORDS = {"jsonrpc": "2.0", "method": "task.get_all_records", "id": 1}
+HEAD = "POST {} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n"
+
+
+def over_http(path: str, body: bytes) -> bytes:
+    return HEAD.format(path, len(body)).encode() + body
+
+
+def a_table(session: str, _: str) -> bytes:
+    return json.dumps({**RECORDS, "params": [session]}).encode() + b"\n"
+
+
+def events(session: str, _: str) -> bytes:
+    said = {**RECORDS, "method": "event.from", "params": [session, ["task"], "", 0.0]}
+    return json.dumps(said).encode() + b"\n"
+
+
+def a_table_and_a_wait(session: str, id: str) -> bytes:
+    """Of a batch that is not answered as long as the task lasts."""
+    wait = {"jsonrpc": "2.0", "method": "Task.wait", "params": {"id": id}, "id": 2}
+    return json.dumps([{**RECORDS, "params": [session]}, wait]).encode() + b"\n"
+
+
+def a_table_over_http(session: str, _: str) -> bytes:
+    return over_http("/jsonrpc", a_table(session, _))
+
+
+def a_table_in_xml(session: str, _: str) -> bytes:
+    return over_http("/RPC2", dumps((session,), "task.get_all_records").encode())
+
+
+@pytest.mark.parametrize("ask", [a_table, events, a_table_and_a_wait, a_table_over_http, a_table_in_xml])
+async def test_of_many_who_read_nothing_most_are_let_go_of_and_one_alone_has_it_all(
+    daemon: Start, ask: Callable[[str, str], bytes]
+) -> None:
+    """Each connection had a whole table of XenAPI in memory: a dozen of them took a gigabyte, of one user."""
+    async with daemon(unread_bytes_per_user=2 << 20) as running, running.peer() as peer:
+        for _ in range(20):
+            id = (await peer.call("Task.start", operation="external"))["id"]
+            await peer.call("Task.complete", id=id, result="x" * 60_000)
+        id = (await peer.call("Task.start", operation="external"))["id"]
+        login = {"jsonrpc": "2.0", "method": "session.login_with_password", "params": ["", ""], "id": 0}
+        await peer.send(login)
+        session = (await peer.reply())["result"]
+        async with AsyncExitStack() as stack:
+            deaf = [await stack.enter_async_context(running.peer()) for _ in range(6)]
+            for each in deaf:
+                await each.send(ask(session, id))
+            with trio.fail_after(20):
+                while running.service.health.connections > 3:
+                    await trio.sleep(0.01)
+        with trio.fail_after(20):
+            while running.service.health.connections > 1:
+                await trio.sleep(0.01)
+        assert not running.service.unread._held
+        await peer.call("Task.complete", id=id)
+        async with running.peer() as alone:
+            await alone.send(ask(session, id))
+            await alone.stream.send_eof()
+            with trio.fail_after(20):
+                said = b"".join([part async for part in alone.stream])
+        assert len(said) > 20 * 60_000
+
+
+def batch(*calls: tuple[str, dict[str, object]]) -> bytes:
+    each = enumerate(calls)
+    return json.dumps(
+        [{"jsonrpc": "2.0", "method": m, "params": params, "id": n} for n, (m, params) in each]
+    ).encode()
 
 
 START: tuple[str, dict[str, object]] = ("Task.start", {"operation": "external"})
@@ -254,10 +322,14 @@ async def test_of_a_batch_whose_peer_has_gone_nothing_more_is_begun(daemon: Star
             assert len(await peer.call("Task.ls")) == 1
 
 
-async def test_a_batch_that_wants_no_answer_is_done_for_whoever_has_gone_too(daemon: Start) -> None:
+@pytest.mark.parametrize("notification", [{"jsonrpc": "2.0"}, {"id": None}], ids=["V2", "V1"])
+async def test_a_batch_that_wants_no_answer_is_done_for_whoever_has_gone_too(
+    daemon: Start, notification: dict[str, object]
+) -> None:
+    method, params = START
     async with daemon() as running:
         async with running.peer() as peer:
-            await peer.send(batch(*[START] * 300, wanted=False))
+            await peer.send([{**notification, "method": method, "params": params}] * 300)
         with trio.fail_after(20):
             while len(running.service.registry) < 300:
                 await trio.sleep(0.01)

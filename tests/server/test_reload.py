@@ -144,6 +144,19 @@ async def is_let_go_of(running: Daemon) -> object:
         return gone(deaf)
 
 
+async def unread_bytes(running: Daemon) -> object:
+    """Whether one of three is let go of, who read nothing of some hundreds of kilobytes each."""
+    async with AsyncExitStack() as stack:
+        peer, *deaf = [await stack.enter_async_context(running.peer()) for _ in range(4)]
+        id = (await peer.call("Task.start", operation="external", label="x" * 4000))["id"]
+        get = {"jsonrpc": "2.0", "method": "Task.get", "params": {"id": id}}
+        for each in deaf:
+            await each.send([{**get, "id": n} for n in range(200)])
+        while running.settings.unread_bytes_per_user == 1 << 20 and not any(map(gone, deaf)):
+            await peer.call("Task.wait", id=id, timeout_s=0.01)
+        return any(map(gone, deaf))
+
+
 def gone(peer: Peer) -> bool:
     poll = select.poll()
     poll.register(peer.stream.socket.fileno(), 0)
@@ -303,6 +316,7 @@ SEEN = {
     "message_deadline_s": Seen(0.05, 0.06, deadline, LATE.format(0.05), LATE.format(0.06)),
     "reader_deadline_s": Seen(1000.0, 0.05, is_let_go_of, False, True),
     "connections_per_user": Seen(1, 2, connections, "Too_many_connections", "done"),
+    "unread_bytes_per_user": Seen(1 << 24, 1 << 20, unread_bytes, False, True),
     "requests_in_flight": Seen(1, 2, in_flight, [1, 2], [2, 1]),
     "subscriptions_per_connection": Seen(1, 2, subscriptions, "Too_many_subscriptions", "done"),
     "koodrive_wire": Seen("table", "example", koodrive, "0", 0),

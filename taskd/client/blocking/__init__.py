@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import update_wrapper
+from math import inf
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import attrs
@@ -91,9 +92,14 @@ class Daemon(AbstractContextManager["Daemon"]):
 
     def ask(self, call: Call[T]) -> T:
         """The result of a call, as its verb reads it."""
+        return self._ask(call, self._deadline())
+
+    def _deadline(self) -> float | None:
+        return None if self.timeout_s is None else time.monotonic() + self.timeout_s
+
+    def _ask(self, call: Call[T], deadline: float | None) -> T:
         if self._patience.seconds:
             call = verbs.twice(call)
-        deadline = None if self.timeout_s is None else time.monotonic() + self.timeout_s
         late = TimeoutError(f"no reply within {self.timeout_s or 0:g} seconds")
         while True:
             asked = None
@@ -143,6 +149,16 @@ class Daemon(AbstractContextManager["Daemon"]):
         finally:
             watch.close()
 
+    def wait(self, id: str, timeout_s: float | None = None, after_revision: int | None = None) -> Record:
+        """The record when the task ended, or changed after that revision, or the seconds are over."""
+        deadline = self._deadline()
+        waiting = verbs.Waiting.of(id, timeout_s, after_revision, time.monotonic())
+        while True:
+            part = waiting.part(time.monotonic(), inf if deadline is None else deadline)
+            record = self._ask(part, deadline)
+            if waiting.over(record, time.monotonic()):
+                return record
+
     def end(self, id: str) -> Record:
         """The task when it has ended, however long that takes, which may be longer than a call waits."""
         part = None if self.timeout_s is None else self.timeout_s / 2
@@ -165,7 +181,6 @@ class Daemon(AbstractContextManager["Daemon"]):
     get = _said(verbs.get)
     page_of = _said(verbs.page_of)
     ids = _said(verbs.ids)
-    wait = _said(verbs.wait)
     cancel = _said(verbs.cancel)
     destroy = _said(verbs.destroy)
     log = _said(verbs.log)

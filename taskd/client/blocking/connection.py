@@ -57,6 +57,7 @@ class Connection:
 
     def ask(self, call: Call[T], deadline: float | None = None) -> T:
         """The result of a call, as its verb reads it."""
+        self._until(lambda: self._conversation.room(call), deadline)
         self._wait(select.POLLOUT, deadline)
         id, data = self._conversation.call(call)
         try:

@@ -170,6 +170,15 @@ class Daemon:
                     error.add_note(f"task {running.id} was not seen to end: {unseen}")
             raise
 
+    async def wait(self, id: str, timeout_s: float | None = None, after_revision: int | None = None) -> Record:
+        """The record when the task ended, or changed after that revision, or the seconds are over."""
+        waiting = verbs.Waiting.of(id, timeout_s, after_revision, trio.current_time())
+        while True:
+            part = waiting.part(trio.current_time(), trio.current_effective_deadline())
+            record = await self.ask(part)
+            if waiting.over(record, trio.current_time()):
+                return record
+
     async def list(self, **filters: Any) -> AsyncIterator[Record]:
         """All records that the filters of ``page_of`` let through, page by page."""
         while True:
@@ -186,7 +195,6 @@ class Daemon:
     get = _said(verbs.get)
     page_of = _said(verbs.page_of)
     ids = _said(verbs.ids)
-    wait = _said(verbs.wait)
     cancel = _said(verbs.cancel)
     destroy = _said(verbs.destroy)
     log = _said(verbs.log)

@@ -57,6 +57,7 @@ class Connection:
 
     async def ask(self, call: Call[T]) -> T:
         """The result of a call, as its verb reads it."""
+        await self._until(lambda: self._conversation.room(call))
         self._check()
         id, data = self._conversation.call(call)
         try:

@@ -222,8 +222,7 @@ async def _from(visit: Visit, classes: tuple[str, ...], token: str, timeout: flo
     with feed.bell(*_places(visit, asked)) as bell:
         while True:
             with visit.known.waiting(float("inf")):
-                # One after the other, so that between the records of a user's two calls others have their turn.
-                async with visit.service.turns.of(visit.caller, "event"):
+                async with visit.turn:
                     if since.known_to(feed):
                         found = _changed(visit, asked, since.revision)
                     else:
@@ -305,16 +304,17 @@ async def _next(visit: Visit) -> JSON:
     # Other classes may be registered meanwhile, so it listens for all.
     with feed.bell(*_places(visit, Subscription.parse(["*"]))) as bell:
         while True:
-            if session.classes is None:
-                raise XenApiError("SESSION_NOT_REGISTERED", (session.ref,))
-            asked = Subscription.parse(tuple(session.classes))
-            found = _changed(visit, asked, session.seen) if feed.covers(session.seen) else None
-            session.seen = feed.revision
-            if found is None:
-                raise XenApiError("EVENTS_LOST")
-            if found.events:
-                return await found.told(visit, str(time.time()))
             with session.waiting(float("inf")):
+                async with visit.turn:
+                    if session.classes is None:
+                        raise XenApiError("SESSION_NOT_REGISTERED", (session.ref,))
+                    asked = Subscription.parse(tuple(session.classes))
+                    found = _changed(visit, asked, session.seen) if feed.covers(session.seen) else None
+                    session.seen = feed.revision
+                    if found is None:
+                        raise XenApiError("EVENTS_LOST")
+                    if found.events:
+                        return await found.told(visit, str(time.time()))
                 await bell.wait()
             session.seen = max(session.seen, bell.quiet(feed.revision))
 

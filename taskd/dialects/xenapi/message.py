@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
+import trio
 
 from taskd.dialects.xenapi.pool import Desk
 from taskd.dialects.xenapi.sessions import Session, Sessions
@@ -42,6 +43,13 @@ class Visit:
         """The session of a message that has one."""
         assert self.session is not None
         return self.session
+
+    @property
+    def turn(self) -> trio.Lock:
+        """To be held where very many objects may be told of: one after the other, so that between the records of a
+        user's two calls others have their turn.
+        """
+        return self.service.turns.of(self.caller, "event")
 
 
 Read: TypeAlias = Callable[[str, JSON], Any]

@@ -75,7 +75,8 @@ async def _get_by_uuid(visit: Visit, uuid: str) -> JSON:
 
 
 async def _get_by_name_label(visit: Visit, label: str) -> JSON:
-    return [ref(task.id) async for task in every(visit, label)]
+    async with visit.turn:
+        return [ref(task.id) async for task in every(visit, label)]
 
 
 async def _get_all(visit: Visit) -> JSON:
@@ -83,16 +84,18 @@ async def _get_all(visit: Visit) -> JSON:
 
 
 async def _get_all_records(visit: Visit) -> JSON:
-    return {ref(task.id): shown(visit, task) async for task in every(visit)}
+    async with visit.turn:
+        return {ref(task.id): shown(visit, task) async for task in every(visit)}
 
 
 async def _get_all_records_where(visit: Visit, expression: str) -> dict[str, JSON]:
     test = where.parse(expression, {*FIELDS, "_ref"})
     found: dict[str, JSON] = {}
-    async for task in every(visit):
-        each = shown(visit, task)
-        if test(where.Texts({**each, "_ref": ref(task.id)})):
-            found[ref(task.id)] = each
+    async with visit.turn:
+        async for task in every(visit):
+            each = shown(visit, task)
+            if test(where.Texts({**each, "_ref": ref(task.id)})):
+                found[ref(task.id)] = each
     return found
 
 
