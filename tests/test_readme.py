@@ -97,9 +97,10 @@ def test_the_python_session_runs_as_it_stands(daemon: DaemonProcess, tmp_path: P
 
 def test_the_tables_are_the_codes() -> None:
     assert readme.current(TEXT) == TEXT, "run: python -m tests.readme"
+    assert readme.PROOF.read_text() == readme.proof_page(), "run: python -m tests.readme"
 
 
-PAGES = [readme.README, *sorted((readme.README.parent / "examples").rglob("*.rst"))]
+PAGES = [readme.README, readme.PROOF, *sorted((readme.README.parent / "examples").rglob("*.rst"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(readme.README.parent)))

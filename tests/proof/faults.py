@@ -20,12 +20,12 @@ import attrs
 
 from taskd import client
 from taskd.errors import NoDaemon, Refused
-from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof import EVERY, Outcome, Proof, Sample, Verdict
 from tests.proof.gate import Call, Counted, Fate, Gated, fail_at, fail_from, kill_at
 from tests.proof.gated import DESCRIPTORS
 from tests.proof.scenarios import SCENARIOS, START, Said, Scenario, judge
 from tests.proof.stage import Stage, perform
-from tests.proof.syscalls import TOO_MANY, interruptions
+from tests.proof.syscalls import OF_EACH_KIND, TOO_MANY, interruptions
 
 _WRITES: Final = frozenset({"write", "writev", "pwrite64", "copy_file_range", "sendfile", "fallocate", "ioctl"})
 _SYNCS: Final = frozenset({"fsync", "fdatasync", "sync_file_range"})
@@ -191,12 +191,17 @@ LASTING: Final = Fails(errno.EIO, once=False)
 PROOFS: Final = (
     *(Proof(START.name, str(fails), partial(failing_start, fails, START)) for fails in ONCE),
     *(
-        Proof(scenario.name, str(fails), partial(failing, fails, scenario))
+        Proof(
+            scenario.name,
+            str(fails),
+            partial(failing, fails, scenario),
+            EVERY if fails.once else "every one that does not repeat the one before",
+        )
         for fails in (*ONCE, LASTING)
         for scenario in SCENARIOS
     ),
     *(
-        Proof(scenario.name, f"killed, then {fails}", partial(failing_recovery, fails, scenario))
+        Proof(scenario.name, f"killed, then {fails}", partial(failing_recovery, fails, scenario), OF_EACH_KIND)
         for fails in ONCE[:2]
         for scenario in SCENARIOS
     ),

@@ -100,11 +100,14 @@ def kinds(calls: list[Call]) -> tuple[str, ...]:
 # Where so many calls are not enough, it never gets through.
 TOO_MANY: Final = 2000
 
+# What is said of the points of pairs, of which the first is one of ``interruptions``.
+OF_EACH_KIND: Final = "every one of each kind of recovery"
+
 PROOFS: Final = (
     Proof(START.name, "killed at a system call", partial(killed_in_start, START)),
     *(Proof(each.name, "killed at a system call", partial(killed, each)) for each in SCENARIOS),
     *(
-        Proof(each.name, "killed again, at a call of its recovery", partial(killed_again, each))
+        Proof(each.name, "killed again, at a call of its recovery", partial(killed_again, each), OF_EACH_KIND)
         for each in SCENARIOS
     ),
 )
