@@ -1,7 +1,8 @@
-"""Writes README.rst's tables and plot, and systemd/taskd.toml, from what they tell: ``python -m tests.readme``.
+"""Writes README.rst's tables from what they are about, and ``tests/proof/table.rst``, the plot of how cost grows and
+``systemd/taskd.toml``: ``python -m tests.readme``.
 
-A table stands between ``.. begin NAME`` and ``.. end NAME``; ``test_readme`` fails when one is out of date, or the
-plot is, and ``test_units`` when the settings file is.
+A table stands between ``.. begin NAME`` and ``.. end NAME``. ``test_readme`` fails when one of them, the proof's
+page or the plot is out of date, and ``test_units`` when the settings file is.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import inspect
 import json
 import re
 import textwrap
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import attrs
 
@@ -25,13 +28,14 @@ from tests.benchmarks import bounds
 from tests.benchmarks import table as benchmarks
 from tests.benchmarks.measure import Curve, per_second
 from tests.benchmarks.plot import svg
-from tests.proof import Verdict
-from tests.proof.__main__ import figures
+from tests.proof import Proof, Verdict
+from tests.proof.__main__ import FIGURES, figures
 from tests.proof.rows import proofs
 
 README = Path(__file__).parent.parent / "README.rst"
 SETTINGS = README.parent / "systemd" / "taskd.toml"
 PLOT = README.parent / "tests" / "benchmarks" / "growth.svg"
+PROOF = FIGURES.with_name("table.rst")
 
 # What differs from one user to the next, as it is for root.
 ROOTS = {"socket": places.SOCKET, "state": places.STATE}
@@ -211,22 +215,58 @@ def profiles() -> str:
     return table(*rows)
 
 
+# What is kept of each proof, and what is shown.
+COUNTED: Final = ("faults", *(verdict.value for verdict in Verdict))
+COUNTS: Final = ("faults", "runs", *COUNTED[1:])
+NOT_RUN: Final = {"date": "—", **dict.fromkeys(COUNTED, 0)}
+
+
+def proven() -> Mapping[str, Sequence[tuple[Proof, Mapping[str, Any]]]]:
+    """All proofs, each with its figures, by what is done to the daemon in them."""
+    kept, found = figures(), defaultdict[str, list[tuple[Proof, Mapping[str, Any]]]](list)
+    for each in proofs():
+        found[each.injected].append((each, kept.get(str(each), NOT_RUN)))
+    return found
+
+
+def points(proof: Proof, row: Mapping[str, Any]) -> str:
+    """Which of its points were taken."""
+    if row is NOT_RUN:
+        return "not run"
+    return proof.points if row["every"] == 1 else f"1 in {row['every']}"
+
+
+def counts(rows: Iterable[Mapping[str, Any]]) -> Sequence[str]:
+    """``COUNTS`` of these figures together."""
+    faults, *verdicts = map(sum, zip(*([row[name] for name in COUNTED] for row in rows), strict=True))
+    return [f"{count:,}" for count in (faults, sum(verdicts), *verdicts)]
+
+
 def proof() -> str:
     """What the proofs found, one row for each thing that is done to the daemon, all scenarios together."""
-    rows: list[Sequence[str]] = [
-        ("what is done", "points", "scenarios", "faults", "runs", "whole", "as before", "wrong")
-    ]
-    kept = figures().values()
-    for injected in dict.fromkeys(each.injected for each in proofs()):
-        of = [each for each in kept if each["injected"] == injected]
-        whole, before, wrong = (sum(each[verdict.value] for each in of) for verdict in Verdict)
-        points = ", ".join(sorted({"every one" if each["every"] == 1 else f"1 in {each['every']}" for each in of}))
-        counts = (len(of), sum(each["faults"] for each in of), whole + before + wrong, whole, before, wrong)
-        rows.append((injected, points or "not run", *(f"{count:,}" for count in counts)))
-    dates = sorted({each["date"] for each in kept})
+    rows: list[Sequence[str]] = [("what is done", "points", "met in", *COUNTS)]
+    for injected, some in proven().items():
+        taken = ", ".join(sorted({points(*each) for each in some}))
+        met = f"{sum(row['faults'] > 0 for _, row in some)} of {len(some)}"
+        rows.append((injected, taken, met, *counts(row for _, row in some)))
+    dates = sorted({row["date"] for some in proven().values() for _, row in some if row is not NOT_RUN})
     return (
         table(*rows) + f"\n\nFound on {', '.join(dates)}; a virtual machine with 2 cores, Debian 12, Python 3.11."
     )
+
+
+def proof_page() -> str:
+    """``tests/proof/table.rst``: the same, each scenario by itself."""
+    text = "The proof, scenario by scenario\n===============================\n\n"
+    text += (
+        "What ``sh tests/proof.sh`` found, made by ``python -m tests.readme``; README.rst tells how to read it.\n"
+    )
+    for injected, some in proven().items():
+        rows = [(proof.scenario, points(proof, row), *counts([row]), row["date"]) for proof, row in some]
+        text += (
+            f"\n\n{injected}\n{'-' * len(injected)}\n\n{table(('scenario', 'points', *COUNTS, 'date'), *rows)}\n"
+        )
+    return text
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -258,5 +298,6 @@ def current(text: str) -> str:
 
 if __name__ == "__main__":
     README.write_text(current(README.read_text()))
+    PROOF.write_text(proof_page())
     SETTINGS.write_text(settings_file())
     PLOT.write_text(plot())

@@ -97,13 +97,14 @@ def test_the_python_session_runs_as_it_stands(daemon: DaemonProcess, tmp_path: P
 
 def test_the_tables_are_the_codes() -> None:
     assert readme.current(TEXT) == TEXT, "run: python -m tests.readme"
+    assert readme.PROOF.read_text() == readme.proof_page(), "run: python -m tests.readme"
 
 
 def test_the_plot_has_every_curve_that_was_measured() -> None:
     assert readme.PLOT.read_text() == readme.plot(), "run: python -m tests.readme"
 
 
-PAGES = [readme.README, *sorted((readme.README.parent / "examples").rglob("*.rst"))]
+PAGES = [readme.README, readme.PROOF, *sorted((readme.README.parent / "examples").rglob("*.rst"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(readme.README.parent)))

@@ -64,13 +64,19 @@ def rotating(every: int) -> Sample:
     return Sample(every, int(os.environ.get("TASKD_PROOF_SEED", datetime.date.today().toordinal())))
 
 
+# Which points a proof takes, where it takes every one, and where chance picks them.
+EVERY: Final = "every one"
+RANDOM: Final = "at random"
+
+
 @attrs.frozen
 class Proof:
-    """A scenario, and ``injected``, what is done to it at every point."""
+    """A scenario, and ``injected``, what is done to it at each of ``points``."""
 
     scenario: str
     injected: str
     run: Callable[[Sample], Iterable[Outcome]]
+    points: str = EVERY
 
     def __str__(self) -> str:
         return f"{self.injected}: {self.scenario}"

@@ -2,8 +2,8 @@
 
 ``--only``: those in whose name this is found, a regular expression. ``--every``: a sample of one in N. ``--jobs``:
 so many at once, each in a process of its own; many wait for a fault to go away, so more than there are CPUs pay.
-``--keep``: the figures go into ``figures.json``, from which ``python -m tests.readme`` makes README.rst's table.
-The exit status is 1 if anything was wrong.
+``--keep``: the figures go into ``figures.json``, from which ``python -m tests.readme`` makes README.rst's table
+and ``table.rst``. The exit status is 1 if anything was wrong.
 """
 
 from __future__ import annotations

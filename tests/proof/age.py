@@ -29,7 +29,7 @@ from taskd.registry import feed
 from taskd.states import State
 from tests.cases import empty
 from tests.process import DaemonProcess
-from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof import RANDOM, Outcome, Proof, Sample, Verdict
 from tests.proof.load import CLIENTS, Client, Look, World, fetched
 from tests.proof.told import Told, clock
 
@@ -253,7 +253,7 @@ def run(sample: Sample) -> Iterator[Outcome]:
         faults = 0
 
 
-PROOFS: Final = (Proof("an hour of mixed load from ten clients", "death at random moments", run),)
+PROOFS: Final = (Proof("an hour of mixed load from ten clients", "death at random moments", run, RANDOM),)
 
 
 def main() -> int:

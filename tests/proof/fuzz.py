@@ -20,7 +20,7 @@ from typing import Final
 
 import attrs
 
-from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof import RANDOM, Outcome, Proof, Sample, Verdict
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 
@@ -162,7 +162,9 @@ def run(sample: Sample) -> Iterator[Outcome]:
         yield Outcome(Verdict.WRONG if found.wrong else Verdict.AS_BEFORE, found.runs, found.wrong)
 
 
-PROOFS: Final = (Proof("every framing, envelope, route, text and file that is read", "bytes by a fuzzer", run),)
+PROOFS: Final = (
+    Proof("every framing, envelope, route, text and file that is read", "bytes by a fuzzer", run, RANDOM),
+)
 
 
 def main() -> int:

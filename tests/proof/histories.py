@@ -37,7 +37,7 @@ from taskd.store import Store
 from taskd.store.memory import MemoryStore
 from taskd.store.sqlite import SqliteStore
 from tests.history import Asked, ends, in_order, older
-from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof import RANDOM, Outcome, Proof, Sample, Verdict
 
 CLIENTS: Final = 4
 
@@ -362,6 +362,6 @@ def _all(kind: str, sample: Sample) -> Iterator[Outcome]:
 
 
 PROOFS: Final = tuple(
-    Proof(f"the same tasks, {kind}", f"calls of {CLIENTS} clients at once", partial(_all, kind))
+    Proof(f"the same tasks, {kind}", f"calls of {CLIENTS} clients at once", partial(_all, kind), RANDOM)
     for kind in ("memory", "sqlite")
 )

@@ -44,7 +44,7 @@ from taskd.store.sqlite import SqliteStore
 from tests.bench import ROOT, running, user
 from tests.law import MADE, PLACES, Fact, Law, No
 from tests.programs import PROGRAMS, Call, Cut, Happens, Prune, Step
-from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof import RANDOM, Outcome, Proof, Sample, Verdict
 from tests.test_watching import Fold
 
 AGENT: Final = Caller(1003, 1003, pid=1, user="agent", roles=frozenset({"service"}))
@@ -690,6 +690,6 @@ def _all(kind: str, sample: Sample) -> Iterator[Outcome]:
 
 
 PROOFS: Final = tuple(
-    Proof(f"all verbs against the law, {kind}", "stops and crashes in any call", partial(_all, kind))
+    Proof(f"all verbs against the law, {kind}", "stops and crashes in any call", partial(_all, kind), RANDOM)
     for kind in EXAMPLES
 )

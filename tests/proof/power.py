@@ -32,7 +32,7 @@ import attrs
 from taskd import client
 from taskd.model import JSON
 from tests.cases import Photo
-from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof import EVERY, Outcome, Proof, Sample, Verdict
 from tests.proof.disks import FILESYSTEMS, Disk, Filesystem, copied, disks
 from tests.proof.gate import Call, Gated, Kill
 from tests.proof.scenarios import (
@@ -50,7 +50,7 @@ from tests.proof.scenarios import (
     owed,
     past,
 )
-from tests.proof.syscalls import kinds
+from tests.proof.syscalls import OF_EACH_KIND, kinds
 
 
 @attrs.frozen
@@ -359,14 +359,16 @@ IN_PLACE_CANCELLED: Final = attrs.evolve(
 )
 
 
-def _proofs(injected: str, run: Callable[[Scenario, Filesystem, Sample], Iterator[Outcome]]) -> tuple[Proof, ...]:
+def _proofs(
+    injected: str, run: Callable[[Scenario, Filesystem, Sample], Iterator[Outcome]], points: str
+) -> tuple[Proof, ...]:
     return tuple(
-        Proof(scenario.name, f"{injected}, {filesystem}", partial(run, scenario, filesystem))
+        Proof(scenario.name, f"{injected}, {filesystem}", partial(run, scenario, filesystem), points)
         for scenario in (START, *SCENARIOS, NEW_CANCELLED, IN_PLACE_CANCELLED)
         for filesystem in FILESYSTEMS
     )
 
 
-ONCE: Final = _proofs("power cut", once)
-TWICE: Final = _proofs("power cut, and again in its recovery", twice)
+ONCE: Final = _proofs("power cut", once, EVERY)
+TWICE: Final = _proofs("power cut, and again in its recovery", twice, OF_EACH_KIND)
 PROOFS: Final = (*ONCE, *TWICE)

@@ -237,7 +237,7 @@ def _program(place: Place, script: str) -> Mapping[str, JSON]:
 
 
 def _command_cancelled(daemon: client.Daemon, place: Place, said: Said) -> None:
-    id = said.start(daemon, "command", _program(place, f"{_HALF}; echo progress 0.5 >&3; exec sleep 1000"))
+    id = said.start(daemon, "command", _program(place, f"{_HALF} && echo progress 0.5 >&3 && exec sleep 1000"))
     past(daemon, id, 0)
     said.cancel(daemon, id)
     said.end(daemon, id)
@@ -299,6 +299,11 @@ BLOCKS_DEVICE: Final = Scenario(
     attached=_device,
     restartable=True,
 )
+DEVICE_VERIFIED: Final = attrs.evolve(
+    BLOCKS_DEVICE,
+    name=f"{BLOCKS_DEVICE.name}, verified",
+    act=_copy("device", overwrite=True, blocks=_PAIRS, verify=True),
+)
 COPY_CANCELLED: Final = Scenario(
     "copy, cancelled", _images("source", "target"), _copy_cancelled, _copied, restartable=True, endless=True
 )
@@ -314,7 +319,7 @@ COMMAND: Final = Scenario("command with undo", _images(), _command(f"{_HALF} && 
 COMMAND_FAILS: Final = Scenario(
     "command with undo, which fails",
     _images(),
-    _command(f"{_HALF}; exit 3"),
+    _command(f"{_HALF} && exit 3"),
     _made,
     codes=frozenset({"COMMAND_FAILED"}),
 )

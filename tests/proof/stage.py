@@ -12,6 +12,7 @@ import attrs
 
 from taskd.errors import NoDaemon
 from tests.cases import Photo
+from tests.operations.conftest import filesystem
 from tests.proof import Outcome, Verdict
 from tests.proof.gate import Counted, Fate, Gated, every, passing
 from tests.proof.scenarios import Place, Said, Scenario, judge, owed
@@ -86,6 +87,14 @@ def plain(folder: Path) -> Iterator[Place]:
     """All on one filesystem, that of temporary files."""
     (folder / "data").mkdir()
     yield Place(folder / "data", folder / "state")
+
+
+@contextmanager
+def sharing(folder: Path) -> Iterator[Place]:
+    """The callers' on an XFS, on which a copy shares its blocks with what it is a copy of (FICLONERANGE)."""
+    with filesystem("xfs", folder) as disk:
+        (disk / "data").mkdir()
+        yield Place(disk / "data", folder / "state")
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from typing import Final
 import pytest
 
 from tests.operations.conftest import needs_root
-from tests.proof import ALL, Proof, Sample, faults, full, rotating, wrongs
-from tests.proof.gate import needs_gate
-from tests.proof.scenarios import START
+from tests.proof import ALL, Proof, Sample, Verdict, faults, full, rotating, wrongs
+from tests.proof.gate import Call, needs_gate
+from tests.proof.scenarios import BLOCK, EXTERNAL, START
+from tests.proof.stage import stage
 
 # Each waits for a fault to go away, so only some are proven on a day. No two of the numbers here have a divisor in
 # common, so that every point of every proof has its day.
@@ -29,6 +30,35 @@ def test_where_the_system_has_no_thread_for_it_a_start_says_so() -> None:
     (proof,) = [each for each in faults.PROOFS if str(each) == f"EAGAIN from a system call: {START.name}"]
 
     assert wrongs(proof, ALL) == []
+
+
+@needs_root
+@needs_gate
+def test_what_is_half_written_in_place_when_the_disk_is_full_is_put_back_on_the_full_disk() -> None:
+    changed: list[bool] = []
+
+    def look(call: Call) -> None:
+        changed.append(run.place.photo() != run.before)
+
+    with stage(full.IN_PLACE, full.data_on_it) as run:
+        gated = run.start(look, armed=True)
+        with gated.connect() as daemon:
+            ballast = full.fill(run.folder / "small", 2 * BLOCK)
+            run.scenario.act(daemon, run.place, run.said)
+            (task,) = daemon.list()
+
+        assert ballast.exists()
+        assert (task.state, task.error and task.error.code, task.residue) == ("failed", "ENOSPC", ())
+        assert any(changed)
+        assert run.place.photo() == run.before
+
+
+@needs_root
+@needs_gate
+def test_a_scenario_that_needs_no_room_proves_nothing_on_a_full_filesystem() -> None:
+    (outcome,) = full.fitting(full.data_on_it, BLOCK, EXTERNAL, ALL)
+
+    assert outcome.verdict is Verdict.WRONG
 
 
 @needs_root

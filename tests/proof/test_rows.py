@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tests.operations.conftest import needs_root
 from tests.proof import Outcome, Proof, Sample, Verdict
+from tests.proof.__main__ import figures
 from tests.proof.gate import needs_gate
 from tests.proof.rows import count, counts, proofs
 
@@ -18,6 +19,10 @@ def test_a_proof_that_cannot_go_on_is_wrong_and_what_it_ran_is_counted() -> None
     row = count(Proof("a scenario", "a fault", run), Sample())
 
     assert row.verdicts == {Verdict.WHOLE: 1, Verdict.WRONG: 1}
+
+
+def test_the_figures_are_of_proofs_that_there_are() -> None:
+    assert figures().keys() <= {str(proof) for proof in proofs()}
 
 
 @needs_root

@@ -10,7 +10,7 @@ from tests.operations.conftest import needs_root
 from tests.proof import Proof, Verdict, rotating, wrongs
 from tests.proof.gate import Call, Kill, needs_gate, passing
 from tests.proof.scenarios import CANCELLED_IN_PLACE, COPY_NEW
-from tests.proof.stage import stage
+from tests.proof.stage import sharing, stage
 from tests.proof.syscalls import PROOFS
 
 # 2 and 41 have no divisor in common, so that every point of every proof has its day.
@@ -31,6 +31,16 @@ def test_a_gate_sees_what_all_threads_do_and_a_kill_is_in_the_very_call() -> Non
         assert gated.killed
         assert gated.calls[-1].name == "renameat2"
         assert "target" not in run.place.photo()
+
+
+@needs_root
+@needs_gate
+def test_on_xfs_the_gate_is_asked_before_blocks_are_shared_and_no_bytes_are_moved() -> None:
+    with stage(COPY_NEW, sharing) as run:
+        calls = run.play(passing).calls
+        into = [call.name for call in calls if call.file.endswith(".part")]
+        assert "ioctl" in into
+        assert not {"copy_file_range", "pwrite64"} & {*into}
 
 
 @needs_root
