@@ -1,5 +1,5 @@
-"""Writes README.rst's tables from what they are about, and ``tests/proof/table.rst``, the plot of how cost grows and
-``systemd/taskd.toml``: ``python -m tests.readme``.
+"""Writes README.rst's tables from what they are about, and ``tests/proof/table.rst``, the plot of how cost grows
+and ``systemd/taskd.toml``: ``python -m tests.readme``.
 
 A table stands between ``.. begin NAME`` and ``.. end NAME``. ``test_readme`` fails when one of them, the proof's
 page or the plot is out of date, and ``test_units`` when the settings file is.
