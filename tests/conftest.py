@@ -16,6 +16,17 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.proof import SEED, seed
+
+
+def pytest_configure() -> None:
+    """Before there are workers: all of them take the same samples."""
+    seed()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"{SEED}={seed()}")
+
 
 @pytest.fixture
 def commons() -> Iterator[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 
 from tests.programs import PROGRAMS, Call, Cut, Happens, Step
 from tests.proof import rotating
@@ -93,12 +93,14 @@ def test_a_crash_at_any_step_leaves_it_as_before_or_after(what: str) -> None:
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
+@seed(SAMPLE.seed)
 @settings(deadline=None, max_examples=50, suppress_health_check=SLOW)
 @given(program=PROGRAMS)
 def test_whatever_is_called_and_whenever_it_crashes_all_is_as_the_law_says(program: Sequence[Step]) -> None:
     execute("memory", program)
 
 
+@seed(SAMPLE.seed)
 @settings(deadline=None, max_examples=20, suppress_health_check=SLOW)
 @given(program=PROGRAMS)
 def test_so_it_is_over_a_database(program: Sequence[Step]) -> None:

@@ -30,4 +30,4 @@ def test_no_two_mutants_have_one_name() -> None:
 
 @pytest.mark.parametrize("mutant", SOME, ids=lambda mutant: mutant.name)
 def test_a_law_that_is_broken_fails_a_test(mutant: Mutant) -> None:
-    assert tried(mutant).killer is not None, f"it survived; {SAMPLE}"
+    assert tried(mutant).killer is not None

@@ -3,7 +3,7 @@
 A ``Proof`` is a row of the table that ``python -m tests.proof`` prints (``sh tests/proof.sh`` installs first what
 it needs). Its ``run`` yields an ``Outcome`` for each run: the target was whole, or as before, or something was
 wrong, and then ``what`` says it. One that is wrong never stops the others. The full sweep takes every point; what
-runs within ``sh tests/run.sh`` takes a ``Sample`` of them, another one on each day.
+runs within ``sh tests/run.sh`` takes a ``Sample`` of them, another one on each day, and prints its ``seed``.
 """
 
 from __future__ import annotations
@@ -53,15 +53,25 @@ class Sample:
         return Sample(each, self.seed % each), Sample(each, self.seed // each)
 
     def __str__(self) -> str:
-        return "every point" if self.every == 1 else f"1 of {self.every} points, TASKD_PROOF_SEED={self.seed}"
+        return "every point" if self.every == 1 else f"1 of {self.every} points"
 
 
 ALL: Final = Sample()
 
 
+SEED: Final = "TASKD_PROOF_SEED"
+
+
+def seed() -> int:
+    """What the samples of this run follow from: another one on each day; ``TASKD_PROOF_SEED`` in the environment
+    repeats them. Who asks first has asked for all processes that it starts, also past midnight.
+    """
+    return int(os.environ.setdefault(SEED, str(datetime.date.today().toordinal())))
+
+
 def rotating(every: int) -> Sample:
-    """Another sample on each day; ``TASKD_PROOF_SEED`` in the environment repeats one."""
-    return Sample(every, int(os.environ.get("TASKD_PROOF_SEED", datetime.date.today().toordinal())))
+    """The sample of this run."""
+    return Sample(every, seed())
 
 
 # Which points a proof takes, where it takes every one, and where chance picks them.

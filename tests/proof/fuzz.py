@@ -3,6 +3,7 @@
 Each target of ``targets`` runs in a process of its own under atheris (libFuzzer), from the corpus that is kept:
 ``corpus/NAME``, a line of hex for each input. With ``--keep`` what was found new is added, minimized. N executions
 are shared out by the targets' parts. What a target raises on is printed, the input in hex; the exit status is 1.
+The seed is printed as well, which is the day's; with ``TASKD_PROOF_SEED`` in the environment it is that.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final
 
 import attrs
 
-from tests.proof import RANDOM, Outcome, Proof, Sample, Verdict
+from tests.proof import RANDOM, SEED, Outcome, Proof, Sample, Verdict, seed
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 
@@ -36,11 +37,12 @@ LARGEST: Final = 9_000
 
 @attrs.frozen
 class Run:
-    """What came of one target: ``wrong`` is what it raised, and on what."""
+    """What came of one target: ``wrong`` is what it raised, and on what. ``seed`` is what libFuzzer began with."""
 
     name: str
     runs: int
     seconds: float
+    seed: int
     wrong: str = ""
 
 
@@ -63,6 +65,7 @@ def fuzzed(name: str, runs: int, *, keep: bool = False, seconds: int = 0) -> Run
         (folder / "words").write_text("".join(f'"{_escaped(word)}"\n' for word in words()))
         options = [
             f"-runs={runs}",
+            f"-seed={seed() or 1}",  # by 0 it takes one by chance
             f"-max_len={target.longest}",
             f"-timeout={TIMEOUT}",
             f"-rss_limit_mb={MEMORY}",
@@ -74,7 +77,7 @@ def fuzzed(name: str, runs: int, *, keep: bool = False, seconds: int = 0) -> Run
         began = time.monotonic()
         done = _atheris(name, [*options, str(corpus)], folder, memory)
         took = time.monotonic() - began
-        runs_done = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+        runs_done = _number("number_of_executed_units", done.stderr)
         found = sorted(folder.glob("found-*"))
         wrong = ""
         if found:
@@ -83,7 +86,12 @@ def fuzzed(name: str, runs: int, *, keep: bool = False, seconds: int = 0) -> Run
             wrong = f"{name} ended with {done.returncode}: {_why(done)}"
         if keep and not wrong:
             _keep(name, _merged(name, corpus, folder, memory))
-        return Run(name, int(runs_done[1]) if runs_done else 0, took, wrong)
+        return Run(name, runs_done, took, _number("INFO: Seed", done.stderr), wrong)
+
+
+def _number(name: str, said: str) -> int:
+    found = re.search(rf"{name}: (\d+)", said)
+    return int(found[1]) if found else 0
 
 
 def _laid(folder: Path, inputs: Sequence[bytes]) -> Path:
@@ -158,7 +166,8 @@ def run(sample: Sample) -> Iterator[Outcome]:
     """All is so many executions as are run for the record; a target is one run."""
     for name, runs in shares(RUNS // sample.every):
         found = fuzzed(name, runs)
-        print(f"{name}: {found.runs} executions in {found.seconds:.0f} s", file=sys.stderr, flush=True)
+        said = f"{found.runs} executions in {found.seconds:.0f} s, {SEED}={found.seed}"
+        print(f"{name}: {said}", file=sys.stderr, flush=True)
         yield Outcome(Verdict.WRONG if found.wrong else Verdict.AS_BEFORE, found.runs, found.wrong)
 
 
@@ -173,6 +182,7 @@ def main() -> int:
     parser.add_argument("--only", help="this target has them all")
     parser.add_argument("--keep", action="store_true", help="add to the corpus what was found new")
     args = parser.parse_args()
+    print(f"{SEED}={seed()}", flush=True)
     wrong = 0
     for name, runs in [(args.only, args.runs)] if args.only else shares(args.runs):
         found = fuzzed(name, runs, keep=args.keep)

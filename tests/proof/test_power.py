@@ -29,16 +29,12 @@ SAMPLES = [
 @needs_disks
 @pytest.mark.parametrize(("proof", "sample"), SAMPLES, ids=str)
 def test_where_the_power_is_cut_a_task_is_whole_or_was_never_made(proof: Proof, sample: Sample) -> None:
-    print(sample)
-
     assert wrongs(proof, sample) == []
 
 
 @needs_disks
 @pytest.mark.parametrize("sync", [sync for n, sync in enumerate(SYNCS) if SYNC.takes(n)], ids=str)
 def test_a_sync_that_is_left_out_is_missed(sync: Sync) -> None:
-    print(SYNC)
-
     assert missed(sync) is not None
 
 

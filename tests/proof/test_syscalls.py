@@ -66,6 +66,5 @@ def test_killed_when_half_of_the_pre_image_is_put_back_all_of_it_is_put_back_by_
 @pytest.mark.parametrize("proof", TODAY, ids=str)
 def test_killed_in_a_system_call_a_task_is_whole_or_was_never_made(proof: Proof) -> None:
     taken = rotating(41 * 41 if "again" in proof.injected else 41)  # pairs of points, or points
-    print(taken)
 
     assert wrongs(proof, taken) == []

@@ -31,7 +31,7 @@ from taskd.model import Task, Time
 from taskd.states import State
 from taskd.store import Query, listed, rows, schema
 from taskd.store.sqlite import SqliteStore
-from tests.proof import damage, rotating
+from tests.proof import damage, seed
 from tests.store.test_contract import CancelAtStep, ended, lines, task, token
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
@@ -284,7 +284,7 @@ async def test_without_its_file_a_database_begins_anew_whatever_is_left_beside_i
 
 def test_a_database_with_any_bit_flipped_is_refused_or_says_what_is_true() -> None:
     """At places that are told by a seed, another one on each day (``tests/proof/damage.py``)."""
-    rng, size = random.Random(rotating(1).seed), len(damage.base().content)
+    rng, size = random.Random(seed()), len(damage.base().content)
 
     for _ in range(60):
         place, bit = rng.randrange(size), 1 << rng.randrange(8)
