@@ -2,8 +2,9 @@
 
 Each row of ``MUTANTS`` is a breakage: a file of the package, a passage of it, and what stands there instead. It is
 made in a copy of the package, and the tests that hold that law are run against the copy, up to the first that
-fails: it is the one in the table, with the seconds that it took. A mutant that survives is a law that no test
-holds; a passage that is no longer there is an error. Exit status 0: all were killed.
+fails: it is the one in the table, with the seconds that it took. It must pass where nothing is broken, on the same
+machine at the same time. A mutant that survives is a law that no test holds; a passage that is no longer there is
+an error. Exit status 0: all were killed.
 
 An fsync that is left out is not noticed here, but where the power is cut; but for that of the database, all of
 whose promises stand on it.
@@ -11,19 +12,17 @@ whose promises stand on it.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-ROOT = Path(__file__).parent.parent
+from tests.breakage import copied, run
 
 # Seconds that the tests may take; a mutant that hangs where the right program ends is killed too.
 LONGEST: Final = 600
@@ -1119,56 +1118,54 @@ class Verdict:
 
 
 def tried(mutant: Mutant) -> Verdict:
-    """Make the breakage in a copy, and run the tests against that.
+    """Make the breakage in a copy, and run the tests against that; then whatever failed, without the breakage.
 
     Raises:
-        LookupError: the passage is no longer there, or the tests cannot be run.
+        LookupError: the passage is no longer there, or the tests cannot be run, or the right program fails as
+            well, as on a machine that is too busy or lacks something.
     """
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="taskd-mutant-") as folder:
-        for name in ("taskd", "tests", "examples", "systemd"):
-            shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("pyproject.toml", "setup.cfg", "README.rst"):
-            shutil.copy(ROOT / name, folder)
+    with copied() as folder:
         path = Path(folder, "taskd", mutant.file).resolve()
         text = path.read_text()
         if mutant.passage not in text:
-            raise LookupError(f"{mutant.name}: the passage is no longer in {mutant.file}")
+            raise LookupError(f"the passage is no longer in {mutant.file}")
         path.write_text(text.replace(mutant.passage, mutant.instead, 1))
-        command = [
-            sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", *mutant.tests,
-        ]  # fmt: skip
-        environment = os.environ | {"PYTHONPATH": folder, "COLUMNS": "1000"}
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=LONGEST,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return Verdict(f"hangs: {' '.join(mutant.tests)}", time.monotonic() - began)
+        killer = _failing(folder, mutant.tests)
+        path.write_text(text)
+        if killer is not None and _failing(folder, (killer,) if "::" in killer else mutant.tests) is not None:
+            raise LookupError(f"the right program fails as well: {killer}")
+    return Verdict(killer, time.monotonic() - began)
+
+
+def _failing(folder: Path, tests: Sequence[str]) -> str | None:
+    """The first of the tests that fails there, or that they hang; None if all pass."""
+    options = ("-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", f"--basetemp={folder / 't'}")
+    try:
+        done = run(folder, "pytest", *options, *tests, limit_s=LONGEST)
+    except subprocess.TimeoutExpired:
+        return f"hangs: {' '.join(tests)}"
     # Beside "tests failed" and "all passed" there is "no tests were run", which proves nothing.
     if done.returncode not in (0, 1):
-        raise LookupError(f"{mutant.name}: pytest ends with {done.returncode}\n{done.stdout}")
+        raise LookupError(f"pytest ends with {done.returncode}\n{done.stdout}{done.stderr}")
     found = KILLER.search(done.stdout)
-    killer = (found[1] if found else "a test") if done.returncode == 1 else None
-    return Verdict(killer, time.monotonic() - began)
+    return (found[1] if found else "a test") if done.returncode == 1 else None
 
 
 def main(names: list[str]) -> int:
     chosen = [mutant for mutant in MUTANTS if not names or any(name in mutant.name for name in names)]
-    survivors = 0
+    alive = 0
     for mutant in chosen:
-        verdict = tried(mutant)
-        survivors += verdict.killer is None
+        try:
+            verdict = tried(mutant)
+        except LookupError as error:
+            alive += 1
+            print(f"{mutant.name:78} UNKNOWN: {error}", flush=True)
+            continue
+        alive += verdict.killer is None
         print(f"{mutant.name:78} {verdict.seconds:5.0f} s  {verdict.killer or 'SURVIVED'}", flush=True)
-    print(f"{len(chosen)} mutants, {survivors} survived")
-    return min(survivors, 1)
+    print(f"{len(chosen)} mutants, {alive} not killed")
+    return min(alive, 1)
 
 
 if __name__ == "__main__":

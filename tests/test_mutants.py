@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import taskd
+from tests import mutants
 from tests.mutants import MUTANTS, Mutant, tried
 from tests.proof import rotating
 
@@ -31,3 +32,20 @@ def test_no_two_mutants_have_one_name() -> None:
 @pytest.mark.parametrize("mutant", SOME, ids=lambda mutant: mutant.name)
 def test_a_law_that_is_broken_fails_a_test(mutant: Mutant) -> None:
     assert tried(mutant).killer is not None
+
+
+# Nobody can see this one.
+HARMLESS = Mutant("nothing is broken", "states.py", "\n\n\n", "\n\n\n\n", ("tests/test_states.py",))
+
+
+def test_what_breaks_no_law_survives() -> None:
+    assert tried(HARMLESS).killer is None
+
+
+def test_tests_that_take_too_long_of_the_right_program_as_well_kill_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mutants, "LONGEST", 0.1)
+
+    with pytest.raises(LookupError, match=r"the right program fails as well: hangs: tests/test_states\.py"):
+        tried(HARMLESS)

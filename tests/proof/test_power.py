@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.breakage import ROOT
 from tests.proof import Proof, Sample, rotating, wrongs
 from tests.proof.disks import FILESYSTEMS, Filesystem, copied, disks, missing
 from tests.proof.power import ONCE, TWICE
-from tests.proof.syncs import ROOT, SPARED, SYNCS, Sync, lines_of, missed, syncs_of
+from tests.proof.syncs import SPARED, SYNCS, Sync, lines_of, missed, syncs_of
 
 needs_disks = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

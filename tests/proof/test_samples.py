@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 
+from tests.breakage import ROOT
 from tests.process import PATIENCE
 from tests.proof import SEED
-from tests.proof.syncs import ROOT
 
 SAMPLED = (
     "tests/proof/test_faults.py",
