@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
+
+from tests.proof import Outcome, Verdict
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -57,3 +59,12 @@ def run(folder: Path, *arguments: str, limit_s: float) -> subprocess.CompletedPr
                 os.killpg(process.pid, signal.SIGKILL)
             raise
     return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+
+def noticed(name: str, notice: Callable[[], str | None]) -> Outcome:
+    """For the table of the proof: the law is whole where somebody notices that it was broken."""
+    try:
+        who = notice()
+    except Exception as error:
+        return Outcome(Verdict.WRONG, what=f"{name}: {error!r}")
+    return Outcome(Verdict.WHOLE) if who is not None else Outcome(Verdict.WRONG, what=f"nobody notices: {name}")

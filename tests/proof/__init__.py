@@ -19,7 +19,9 @@ import attrs
 
 
 class Verdict(Enum):
-    """How a run ended; the values are the table's columns."""
+    """How a run ended; the values are the table's columns. Whole is the target or, where the law was broken on
+    purpose, the law: somebody noticed.
+    """
 
     WHOLE = "whole"
     AS_BEFORE = "as before"

@@ -22,10 +22,11 @@ from taskd.operations.launch import PR_SET_PDEATHSIG
 from tests.proof import Proof, Sample, Verdict
 
 # Each has PROOFS.
-MODULES: Final = ("syscalls", "faults", "full", "power", "model", "histories", "fuzz", "age")
+MODULES: Final = ("syscalls", "faults", "full", "power", "syncs", "mutants", "model", "histories", "fuzz", "age")
 
-# What takes longest, found in a proof's name: an hour, pairs of points that wait for a fault to go away, pairs.
-LONGEST: Final = ("an hour", "killed, then", "again")
+# What takes longest, found in a proof's name: hours, one hour, pairs of points that wait for a fault to go away,
+# pairs.
+LONGEST: Final = ("mutant", "an hour", "killed, then", "again")
 
 
 @attrs.define

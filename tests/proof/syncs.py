@@ -12,13 +12,14 @@ import ast
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from tests.breakage import ROOT, copied, run
-from tests.proof import Verdict
+from tests.breakage import ROOT, copied, noticed, run
+from tests.proof import Outcome, Proof, Sample, Verdict
 from tests.proof.disks import EXT4, XFS_UNSHARED, Filesystem
 from tests.proof.power import (
     AHEAD,
@@ -215,6 +216,14 @@ def missed(sync: Sync) -> str | None:
         done = run(folder, "tests.proof.syncs", "--here", sync.name, limit_s=LONGEST)
         assert done.returncode == 0, done.stderr
     return done.stdout.strip() or None
+
+
+def proven(sample: Sample) -> Iterator[Outcome]:
+    """Each is one run."""
+    return (noticed(sync.name, partial(missed, sync)) for n, sync in enumerate(SYNCS, 1) if sample.takes(n))
+
+
+PROOFS: Final = (Proof("copies, blocks, a plugin's operation", "a sync left out, then power cuts", proven),)
 
 
 def main(args: list[str]) -> int:
