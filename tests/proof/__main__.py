@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tests.proof import Sample, Verdict
+from tests.proof import SEED, Sample, Verdict, seed
 from tests.proof.rows import Row, counts, proofs
 
 FIGURES: Final = Path(__file__).with_name("figures.json")
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="so many proofs at once")
     parser.add_argument("--keep", action="store_true", help="put the figures into README.rst's table")
     args = parser.parse_args()
+    print(f"{SEED}={seed()}", file=sys.stderr, flush=True)
     sample = Sample(args.every)
     chosen, rows = proofs(args.only), dict[str, Row]()
     for row in counts(chosen, sample, args.jobs):

@@ -166,8 +166,7 @@ def run(sample: Sample) -> Iterator[Outcome]:
     """All is so many executions as are run for the record; a target is one run."""
     for name, runs in shares(RUNS // sample.every):
         found = fuzzed(name, runs)
-        said = f"{found.runs} executions in {found.seconds:.0f} s, {SEED}={found.seed}"
-        print(f"{name}: {said}", file=sys.stderr, flush=True)
+        print(f"{name}: {found.runs} executions in {found.seconds:.0f} s", file=sys.stderr, flush=True)
         yield Outcome(Verdict.WRONG if found.wrong else Verdict.AS_BEFORE, found.runs, found.wrong)
 
 
