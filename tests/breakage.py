@@ -62,9 +62,9 @@ def run(folder: Path, *arguments: str, limit_s: float) -> subprocess.CompletedPr
 
 
 def noticed(name: str, notice: Callable[[], str | None]) -> Outcome:
-    """For the table of the proof: the law is whole where somebody notices that it was broken."""
+    """For the table of the proof: whether somebody notices that the law was broken."""
     try:
         who = notice()
     except Exception as error:
         return Outcome(Verdict.WRONG, what=f"{name}: {error!r}")
-    return Outcome(Verdict.WHOLE) if who is not None else Outcome(Verdict.WRONG, what=f"nobody notices: {name}")
+    return Outcome(Verdict.CAUGHT) if who is not None else Outcome(Verdict.WRONG, what=f"nobody notices: {name}")

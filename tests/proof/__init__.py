@@ -19,12 +19,11 @@ import attrs
 
 
 class Verdict(Enum):
-    """How a run ended; the values are the table's columns. Whole is the target or, where the law was broken on
-    purpose, the law: somebody noticed.
-    """
+    """How a run ended; the values are the table's columns. What is caught was a breakage on purpose."""
 
     WHOLE = "whole"
     AS_BEFORE = "as before"
+    CAUGHT = "caught"
     WRONG = "wrong"
 
 

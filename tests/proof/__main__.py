@@ -38,10 +38,11 @@ def keep(row: Row, sample: Sample) -> None:
 
 
 def figures() -> dict[str, dict[str, Any]]:
-    """Those that were kept, by the name of the proof."""
+    """Those that were kept, by the name of the proof; of a verdict that there was not yet, none."""
     kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     assert isinstance(kept, dict)
-    return kept
+    none = {verdict.value: 0 for verdict in Verdict}
+    return {name: none | row for name, row in kept.items()}
 
 
 def main() -> int:

@@ -43,7 +43,7 @@ def gone() -> str:
 @pytest.mark.parametrize(
     ("notice", "verdict", "what"),
     [
-        (lambda: "a test", Verdict.WHOLE, ""),
+        (lambda: "a test", Verdict.CAUGHT, ""),
         (lambda: None, Verdict.WRONG, "nobody notices: a law"),
         (gone, Verdict.WRONG, "a law: LookupError('the passage is gone')"),
     ],
