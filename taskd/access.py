@@ -136,13 +136,14 @@ def _found(look: Callable[[], T]) -> T | None:
     Raises:
         OSError: the table cannot be opened, because there is no file descriptor left.
     """
-    try:
-        return look()
-    except KeyError:
-        # Also what comes when the table could not be opened: whoever would then be a number, or no proxy, would
-        # be another than before.
-        os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
-        return None
+    for _ in range(2):
+        try:
+            return look()
+        except KeyError:
+            # Also what comes when the table could not be opened, if only for a moment: whoever would then be a
+            # number, or no proxy, would be another than before.
+            os.close(os.open("/", os.O_PATH | os.O_CLOEXEC))
+    return None
 
 
 def sees_all(caller: Caller) -> bool:

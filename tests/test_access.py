@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from itertools import count, product
@@ -37,6 +38,7 @@ from taskd.service import PROCESSOR, Query, Service
 from taskd.states import State
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, running, user
+from tests.hostile import descriptors
 
 METHODS: Final = dialects.table()
 
@@ -408,6 +410,29 @@ def test_a_setting_that_names_others_or_nobody_is_passed_over(name: str) -> None
     assert every.roles == {"user"}
     assert not every.proxy
     assert access.caller(4242424, 4242424, 1, admins=(name,)).roles == {"user"}
+
+
+def test_who_could_not_be_looked_up_for_a_moment_is_looked_up_again() -> None:
+    """Who was a number once, for want of a descriptor, stayed one, and what was root's was nobody's."""
+    # Systemd's table has root and nobody, whom it knows without a file.
+    known = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, 65534))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    looks = 0
+
+    def look() -> pwd.struct_passwd:
+        nonlocal looks
+        looks += 1
+        try:
+            return pwd.getpwuid(known.pw_uid)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    with descriptors(free):
+        found = access._found(look)
+
+    assert (looks, found) == (2, known)
 
 
 def test_the_daemons_own_user_is_an_admin() -> None:

@@ -44,10 +44,6 @@ CALLS: Final[Mapping[int, frozenset[str]]] = {
 # The last that every start opens, before it recovers.
 OPENED: Final = "state/spare"
 
-# In here it is looked up who calls, meanwhile and not by a recovery. To be mended, and counted then: where a
-# look-up has no descriptor for a moment only, the caller is taken for one without a name, and stays that.
-LOOKED_UP: Final = "etc/"
-
 # Seconds that a lasting fault lasts: the undo is tried several times in that.
 LASTS: Final = 2.5
 
@@ -193,7 +189,7 @@ def _of_recovery(counted: Counted) -> Counted:
     def its_own(call: Call) -> bool:
         nonlocal begun
         begun = begun or call.file == OPENED
-        return begun and not call.file.startswith(LOOKED_UP) and counted(call)
+        return begun and counted(call)
 
     return its_own
 
