@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from taskd.errors import AlreadyEnded, DeadlineExceeded, ProducerLost, TaskdError
+from taskd.errors import DeadlineExceeded, ProducerLost, TaskdError
 from taskd.model import JSON, Failure, now
 from taskd.registry import Live
 from taskd.runner.handle import completed, describe
@@ -46,14 +46,12 @@ def begun() -> dict[str, Any]:
 async def report(
     runner: Runner, live: Live, changes: Mapping[str, Any], *, log: Iterable[str] = (), end: End | None = None
 ) -> None:
-    """What the producer says, ``changes`` and its ``end`` together, in one durable change. The lock is held.
+    """What the producer says, ``changes`` and its ``end`` together, in one durable change. The lock is held, and
+    the task has not ended.
 
     Raises:
-        AlreadyEnded: the first end stays.
         StoreUnavailable: nothing has changed.
     """
-    if live.task.state.ended:
-        raise AlreadyEnded(live.task.id)
     live.heard_at = trio.current_time()
     match end:
         case None:

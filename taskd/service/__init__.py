@@ -325,7 +325,7 @@ class Service:
         texts = {"label": label, "status": status}
         changes: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
         async with live.lock:
-            if live.task.state.ended:  # what it took of its owner's quota is given back
+            if live.task.state.ended:  # the first end stays; and what it took of its owner's quota is given back
                 raise AlreadyEnded(task.id)
             if speeds is not None or more_speeds:
                 said = live.task.speeds if speeds is None else ()
