@@ -28,7 +28,7 @@ import attrs
 import trio
 
 from taskd import client, server
-from taskd.client import Notification, Record, Refused, on_trio
+from taskd.client import Notification, Record, Refused, on_trio, verbs
 from taskd.config import Config
 from taskd.model import JSON, Undo
 from taskd.operations import Handle, Operation, external
@@ -201,6 +201,8 @@ class Run:
                 await self.ask(id, verb, daemon.update(id, label=label), label=label)
             case "fail":
                 await self.ask(id, verb, daemon.fail(id, "X", "no"))
+            case "wait":  # by the daemon's verb: the client's own asks again where the answer is none
+                await self.ask(id, verb, daemon.ask(verbs.wait(id)))
             case _:
                 await self.ask(id, verb, getattr(daemon, verb)(id))
 
@@ -220,7 +222,7 @@ class Run:
     async def changed(self, daemon: on_trio.Daemon, id: str) -> None:
         known = await self.ask(id, "get", daemon.get(id))
         if isinstance(known, Record):
-            answer = await _answer(daemon.wait(id, after_revision=known.revision))
+            answer = await _answer(daemon.ask(verbs.wait(id, after_revision=known.revision)))
             if isinstance(answer, Record) and not (answer.ended or answer.revision > known.revision):
                 self.wrong.append(f"a wait for a change of {known} was answered with {answer}")
 
