@@ -70,6 +70,30 @@ class Toys:
             self.held[id].set()
 
 
+def that_hangs(kind: Operation, go_on: trio.Event) -> Operation:
+    """The same, but it works until it is interrupted, and its undo waits until it may ``go_on``."""
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        await trio.sleep_forever()
+
+    return attrs.evolve(kind, run=run, verbs={"unmake": go_on.wait})
+
+
+def that_owes(kind: Operation, stuck: list[bool]) -> Operation:
+    """The same, but it fails, and its undo does, too, while there is something in ``stuck``."""
+
+    async def run(params: ToyParams, handle: Handle) -> JSON:
+        await handle.journal("unmake")
+        raise OSError(5, "Input/output error")
+
+    async def unmake() -> None:
+        if stuck:
+            raise OSError(16, "Device or resource busy")
+
+    return attrs.evolve(kind, run=run, verbs={"unmake": unmake})
+
+
 async def started(service: Service, caller: Caller = ANN, operation: str = "toy", **params: JSON) -> str:
     return (await service.start(caller, operation, params)).id
 
@@ -162,15 +186,7 @@ async def test_the_order_outlives_a_restart(tmp_path: Path) -> None:
 
 async def test_an_undo_takes_no_slot(autojump_clock: object, tmp_path: Path) -> None:
     toys, go_on = Toys(), trio.Event()
-
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        await trio.sleep_forever()
-
-    async def unmake() -> None:
-        await go_on.wait()
-
-    kind = attrs.evolve(toys.untargeted("maker"), run=run, verbs={"unmake": unmake})
+    kind = that_hangs(toys.untargeted("maker"), go_on)
     operations = table(kind, toys.untargeted())
     async with running(MemoryStore(), operations, str(tmp_path), running_tasks=1) as service:
         first = await started(service, operation="maker")
@@ -256,16 +272,7 @@ async def test_a_target_stays_claimed_while_an_undo_is_owed_to_it(mock_clock: Mo
     """Also over a restart: nobody gets at it first."""
     mock_clock.rate = 10  # for the pauses between two tries
     stuck, toys, store = [True], Toys(), MemoryStore()
-
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        raise OSError(5, "Input/output error")
-
-    async def unmake() -> None:
-        if stuck[0]:
-            raise OSError(16, "Device or resource busy")
-
-    kind = attrs.evolve(toys.operation("maker"), run=run, verbs={"unmake": unmake})
+    kind = that_owes(toys.operation("maker"), stuck)
     operations = table(kind, toys.operation())
     async with running(store, operations, str(tmp_path)) as service:
         owing = await started(service, operation="maker", target="one")
@@ -276,7 +283,7 @@ async def test_a_target_stays_claimed_while_an_undo_is_owed_to_it(mock_clock: Mo
         await told(service, task, f"task {owing}, which has the same target")
         while service.registry.get(owing) is not None:  # the start tries it, in vain
             await trio.lowlevel.checkpoint()
-        stuck[0] = False
+        stuck.clear()
         assert (await service.recover(ROOT, owing)).residue == ()
         await through(service, task)
 
@@ -289,17 +296,8 @@ async def test_what_a_task_has_worked_on_stays_its_own_also_where_its_names_lead
     """
     mock_clock.rate = 10  # for the pauses between two tries
     toys, names, store, away = Toys(), {"link": "one"}, MemoryStore(), [True]
-
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        raise OSError(5, "Input/output error")
-
-    async def unmake() -> None:
-        if away:
-            raise OSError(6, "No such device or address")
-
     maker = toys.operation("maker", lambda target: names.get(target, target))
-    operations = table(attrs.evolve(maker, run=run, verbs={"unmake": unmake}), toys.operation())
+    operations = table(that_owes(maker, away), toys.operation())
     async with running(store, operations, str(tmp_path)) as service:
         owing = await started(service, operation="maker", target="link")
         assert (await ended(service, owing)).residue != ()
@@ -322,17 +320,8 @@ async def test_what_two_tasks_have_worked_on_is_the_others_when_one_owes_nothing
     mock_clock.rate = 10  # for the pauses between two tries
     toys, store, away = Toys(), MemoryStore(), [True]
     numbers = {"sda": "8:0", "sdb": "8:16"}
-
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        raise OSError(5, "Input/output error")
-
-    async def unmake() -> None:
-        if away:
-            raise OSError(6, "No such device or address")
-
     maker = toys.operation("maker", lambda target: numbers[target])
-    operations = table(attrs.evolve(maker, run=run, verbs={"unmake": unmake}), toys.operation())
+    operations = table(that_owes(maker, away), toys.operation())
     async with running(store, operations, str(tmp_path)) as service:
         owing = [await started(service, operation="maker", target=name) for name in numbers]
         for id in owing:
@@ -370,7 +359,7 @@ async def test_a_target_stays_claimed_where_the_operation_of_whoever_owes_it_som
         raise OSError(5, "Input/output error")
 
     async def step() -> None:
-        if stuck[0]:
+        if stuck:
             raise OSError(16, "Device or resource busy")
         toys.begun.append("step")
 
@@ -388,7 +377,7 @@ async def test_a_target_stays_claimed_where_the_operation_of_whoever_owes_it_som
     async with running(store, table(*meanwhile, toys.operation()), str(tmp_path)) as service:
         task = await started(service, target="one")
         await told(service, task, f"task {owing}, which has the same target")
-    stuck[0] = False
+    stuck.clear()
     async with running(store, table(maker, toys.operation()), str(tmp_path)) as service:
         await through(service, task)
         done = await service.get(ROOT, owing)
@@ -476,15 +465,8 @@ async def test_what_is_owed_to_a_disk_that_does_not_answer_at_a_start_is_held_wh
     toys, before, looks, store = Toys(), SlowLooks(), SlowLooks(), MemoryStore()
     before.gate.set()
 
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        raise OSError(5, "Input/output error")
-
-    async def unmake() -> None:
-        raise OSError(16, "Device or resource busy")
-
     def operations(look: SlowLooks) -> Operations:
-        maker = attrs.evolve(toys.operation("maker", look), run=run, verbs={"unmake": unmake})
+        maker = that_owes(toys.operation("maker", look), [True])
         return table(maker, toys.operation())
 
     async with running(store, operations(before), str(tmp_path)) as service:
@@ -509,18 +491,8 @@ async def test_what_is_no_longer_owed_when_the_disk_answers_is_not_held(
     toys, before, looks, store, busy = Toys(), SlowLooks(), SlowLooks(), MemoryStore(), [True]
     before.gate.set()
 
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        raise OSError(5, "Input/output error")
-
-    async def unmake() -> None:
-        if busy:
-            raise OSError(16, "Device or resource busy")
-
     def operations(look: SlowLooks) -> Operations:
-        return table(
-            attrs.evolve(toys.operation("maker", look), run=run, verbs={"unmake": unmake}), toys.operation()
-        )
+        return table(that_owes(toys.operation("maker", look), busy), toys.operation())
 
     async with running(store, operations(before), str(tmp_path)) as service:
         owing = await started(service, operation="maker", target="slow one")
@@ -570,15 +542,7 @@ async def test_while_what_was_interrupted_is_undone_the_others_wait_and_can_be_c
     autojump_clock: object, tmp_path: Path
 ) -> None:
     store, toys, go_on = MemoryStore(), Toys(), trio.Event()
-
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        await trio.sleep_forever()
-
-    async def unmake() -> None:
-        await go_on.wait()
-
-    kind = attrs.evolve(toys.untargeted("maker"), run=run, verbs={"unmake": unmake})
+    kind = that_hangs(toys.untargeted("maker"), go_on)
     operations = table(kind, toys.untargeted())
     async with running(store, operations, str(tmp_path)) as service:
         await reached(service, await started(service, operation="maker"), State.RUNNING)
@@ -595,15 +559,7 @@ async def test_while_what_was_interrupted_is_undone_the_others_wait_and_can_be_c
 async def test_when_what_was_interrupted_is_undone_nobody_is_said_to_wait_for_that(tmp_path: Path) -> None:
     """It was said on for as long as a disk did not answer what the target is."""
     store, toys, looks, go_on = MemoryStore(), Toys(), SlowLooks(), trio.Event()
-
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        await trio.sleep_forever()
-
-    async def unmake() -> None:
-        await go_on.wait()
-
-    maker = attrs.evolve(toys.untargeted("maker"), run=run, verbs={"unmake": unmake})
+    maker = that_hangs(toys.untargeted("maker"), go_on)
     operations = table(maker, toys.operation(look=looks))
     async with running(store, operations, str(tmp_path)) as service:
         await reached(service, await started(service, operation="maker"), State.RUNNING)
@@ -626,15 +582,8 @@ async def test_an_undo_that_hangs_at_a_start_holds_up_who_wants_its_target_and_t
     store, toys, before, looks, go_on = MemoryStore(), Toys(), SlowLooks(), SlowLooks(), trio.Event()
     before.gate.set()
 
-    async def run(params: ToyParams, handle: Handle) -> JSON:
-        await handle.journal("unmake")
-        await trio.sleep_forever()
-
-    async def unmake() -> None:
-        await go_on.wait()
-
     def operations(look: SlowLooks) -> Operations:
-        maker = attrs.evolve(toys.operation("maker", look), run=run, verbs={"unmake": unmake})
+        maker = that_hangs(toys.operation("maker", look), go_on)
         return table(maker, toys.operation(), toys.untargeted("other"))
 
     async with running(store, operations(before), str(tmp_path)) as service:
