@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 import trio
+from trio._core import _thread_cache
 
 # Bytes of stack that no process has addresses for.
 NEVER: Final = 1 << 62
@@ -16,13 +17,13 @@ NEVER: Final = 1 << 62
 
 @contextmanager
 def no_thread() -> Iterator[None]:
-    """Inside, none can be started, and those that trio has in store have something to do."""
-    before, over = threading.stack_size(NEVER), threading.Event()
+    """Inside, none can be started, and trio has none in store, nor takes back one that was busy before."""
+    size, cache = threading.stack_size(NEVER), _thread_cache.THREAD_CACHE
+    _thread_cache.THREAD_CACHE = _thread_cache.ThreadCache()
     try:
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            while True:
-                trio.lowlevel.start_thread_soon(over.wait, lambda _: None)
+            trio.lowlevel.start_thread_soon(int, lambda _: None)
         yield
     finally:
-        threading.stack_size(before)
-        over.set()
+        _thread_cache.THREAD_CACHE = cache
+        threading.stack_size(size)

@@ -159,6 +159,17 @@ async def test_long_xml_is_read_and_written_in_one_thread_and_callers_are_looked
 NONE = "can't start new thread"
 
 
+async def test_a_thread_that_has_done_its_work_where_none_can_be_had_is_not_to_be_had_there() -> None:
+    """One that another test had left was, once, and what was to be refused was done."""
+    work, back = threading.Event(), threading.Event()
+    trio.lowlevel.start_thread_soon(work.wait, lambda _: back.set())
+    with no_thread():
+        work.set()
+        back.wait()
+        with pytest.raises(RuntimeError, match=NONE):
+            await trio.to_thread.run_sync(int)
+
+
 async def test_long_xml_is_read_and_written_where_no_thread_can_be_had(daemon: Start) -> None:
     """The connection was closed without an answer, and that after the call was done."""
     async with daemon() as serving, web(serving) as peer:
