@@ -76,8 +76,8 @@ METHODS = {
 }
 
 
-class Ended(Exception):
-    """Somebody wants this script to end."""
+class Ended(BaseException):
+    """Somebody wants this script to end. (An Exception would be taken for a fault of the reply that is read.)"""
 
 
 def end(*_):
@@ -89,7 +89,7 @@ def main():
     method = METHODS[os.path.basename(sys.argv[0]).lower()]
     try:
         result = method(**json.load(sys.stdin))
-    except Exception as error:
+    except (Exception, Ended) as error:
         at = traceback.extract_tb(error.__traceback__)
         files, lines = [each.filename for each in at], [each.lineno for each in at]
         backtrace = {"error": str(error), "files": files, "lines": lines}

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,7 +75,10 @@ def started(daemon: DaemonProcess, work: Path, *argv: str) -> subprocess.Popen[s
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=PATIENCE)
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()  # where it has not ended by itself
     return process.returncode, out, err
 
 
@@ -276,17 +279,7 @@ def test_what_a_storage_plugin_cannot_do_it_says_as_xapi_reads_it(plugin: Plugin
 
 
 def test_a_storage_script_that_is_told_to_end_leaves_no_volume(plugin: Plugin, sr: Path, busy: Daemon) -> None:
-    process = subprocess.Popen(
-        [plugin.find("Volume.clone"), "--json"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"TASKD_SOCKET": plugin.socket},
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps({"dbg": "", "sr": str(sr), "key": "golden.raw"}))
-    process.stdin.close()
-    process.stdin = None
+    process = cloning(plugin, sr, [plugin.find("Volume.clone"), "--json"])
     waits(busy, "Volume.clone golden.raw")
     process.terminate()
 
@@ -296,6 +289,53 @@ def test_a_storage_script_that_is_told_to_end_leaves_no_volume(plugin: Plugin, s
         taken(status, out)
     assert caught.value.params == ["Ended", "by SIGTERM"]
     assert os.listdir(sr) == ["golden.raw"]
+
+
+# Runs the script that is named; a SIGTERM comes while it reads the first time in a reply.
+TOLD_WHILE_IT_READS = """
+import os, runpy, signal, sys
+from taskd import codec
+
+read = codec.parse_time
+
+def told(text):
+    codec.parse_time = read
+    os.kill(os.getpid(), signal.SIGTERM)
+    return read(text)
+
+codec.parse_time = told
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def test_a_storage_script_that_is_told_to_end_while_it_reads_a_reply_leaves_no_volume(
+    plugin: Plugin, sr: Path, busy: Daemon
+) -> None:
+    """It was taken for a fault of the reply, and the script waited on."""
+    script = [sys.executable, "-c", TOLD_WHILE_IT_READS, plugin.find("Volume.clone")]
+
+    status, out, _ = ended(cloning(plugin, sr, script))
+
+    with pytest.raises(BackendError) as caught:
+        taken(status, out)
+    assert caught.value.params == ["Ended", "by SIGTERM"]
+    assert os.listdir(sr) == ["golden.raw"]
+
+
+def cloning(plugin: Plugin, sr: Path, script: Sequence[str | Path]) -> subprocess.Popen[str]:
+    """A clone of the golden volume has been asked of it."""
+    process = subprocess.Popen(
+        script,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TASKD_SOCKET": plugin.socket},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps({"dbg": "", "sr": str(sr), "key": "golden.raw"}))
+    process.stdin.close()
+    process.stdin = None
+    return process
 
 
 # What is there, and what is said of it.

@@ -51,7 +51,8 @@ def _beside(
 
         Whoever leaves the block by an exception, KeyboardInterrupt too, cancels the task, and goes on when that
         has really ended, however long it takes; where the daemon cannot be asked, a note on the exception says so.
-        ``Running.record`` is the end then.
+        ``Running.record`` is the end then. What a signal's handler raises for that is to be a BaseException, as
+        KeyboardInterrupt is one: an Exception in the middle of a reply is taken for a fault of the reply.
 
         Raises:
             ValueError: ``destroy_on_finish``; nothing was asked of the daemon.
