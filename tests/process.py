@@ -16,8 +16,8 @@ import attrs
 
 from taskd import client
 
-# Seconds that a daemon may take to answer, or to stop, on a busy machine.
-PATIENCE = 30
+# Seconds that a daemon may take to answer, or to stop, on a busy machine, whose processes may stand still for ten.
+PATIENCE = 60
 
 
 @attrs.define(eq=False)
@@ -32,6 +32,7 @@ class DaemonProcess:
     settings: Mapping[str, str] = attrs.field(factory=dict)
     under: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
+    _reader: threading.Thread | None = attrs.field(default=None, init=False)
 
     @property
     def socket(self) -> str:
@@ -47,7 +48,8 @@ class DaemonProcess:
             env=os.environ | {f"TASKD_{name.upper()}": value for name, value in self.settings.items()},
         )
         listening = threading.Event()
-        threading.Thread(target=self._keep_log, args=(self.process.stderr, listening), daemon=True).start()
+        self._reader = threading.Thread(target=self._keep_log, args=(self.process.stderr, listening), daemon=True)
+        self._reader.start()
         assert listening.wait(PATIENCE), self.log
         assert self.process.poll() is None, self.log
 
@@ -67,14 +69,20 @@ class DaemonProcess:
         """``kill -9``."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(PATIENCE)
-        self.process = None
+        self._gone()
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
+        return self._gone()
+
+    def _gone(self) -> int:
+        """Its exit status, when it has ended; what it said last is in the log, and nobody here reads on."""
+        assert self.process is not None
+        assert self._reader is not None
         status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         self.process = None
         return status
 
