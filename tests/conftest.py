@@ -15,8 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.proof import SEED, seed
+
+# An example may take as long as it takes, and so may making one up: how fast a machine is proves nothing.
+settings.register_profile("taskd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("taskd")
 
 
 def pytest_configure() -> None:
