@@ -6,6 +6,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from pathlib import Path
 from random import Random
 
@@ -18,14 +19,28 @@ from taskd import config
 from taskd.errors import ConfigError
 from taskd.model import JSON, Caller, Task, Undo, now
 from taskd.operations import Handle, Operation, Operations
+from taskd.runner import line, recovery
 from taskd.runner.line import LOOKING, Line
 from taskd.service import Service
 from taskd.states import State
 from taskd.store.memory import MemoryStore
-from tests.bench import ROOT, ended, running, user
+from tests.bench import ROOT, bounded, ended, running, user
 from tests.test_runner import reached, table
 
 ANN, BOB = user("ann", 1001), user("bob", 1002)
+
+
+@pytest.fixture
+def gives_up() -> None:
+    """Who asks for this has it that nobody waits longer than ``LOOKING`` for a look at a target."""
+
+
+@pytest.fixture(autouse=True)
+def looking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In all other tests each look is waited for, however long this machine takes for it."""
+    if "gives_up" not in request.fixturenames:
+        for room in (line, recovery):
+            monkeypatch.setattr(room, "LOOKING", inf)
 
 
 @attrs.frozen
@@ -107,7 +122,7 @@ async def told(service: Service, id: str, waits_for: str | None) -> None:
     """Wait until it is told that the task waits for that."""
     live = service.registry.get(id)
     assert live is not None
-    with trio.fail_after(20):
+    with bounded():
         while live.task.waits_for != waits_for:
             await live.changed()
 
@@ -411,7 +426,7 @@ async def test_a_task_that_is_queued_again_after_a_crash_has_no_target_while_it_
     toys.begun.clear()
     toys.let_go(one, two)
     async with running(store, operations, str(tmp_path)) as service:
-        with trio.fail_after(20):
+        with bounded():
             await through(service, one, before, two)
 
     assert toys.begun.index(before) < toys.begun.index(two)
@@ -443,7 +458,7 @@ async def test_the_first_goes_first_also_where_its_target_is_longer_looked_for(t
 
 
 async def test_a_disk_that_does_not_answer_holds_up_its_owner_for_a_moment_and_others_not_at_all(
-    mock_clock: MockClock, tmp_path: Path
+    gives_up: None, mock_clock: MockClock, tmp_path: Path
 ) -> None:
     toys, looks = Toys(), SlowLooks()
     async with running(MemoryStore(), table(toys.operation(look=looks)), str(tmp_path)) as service:
@@ -459,7 +474,7 @@ async def test_a_disk_that_does_not_answer_holds_up_its_owner_for_a_moment_and_o
 
 
 async def test_what_is_owed_to_a_disk_that_does_not_answer_at_a_start_is_held_when_it_does(
-    mock_clock: MockClock, tmp_path: Path
+    gives_up: None, mock_clock: MockClock, tmp_path: Path
 ) -> None:
     mock_clock.rate = 100
     toys, before, looks, store = Toys(), SlowLooks(), SlowLooks(), MemoryStore()
@@ -475,7 +490,7 @@ async def test_what_is_owed_to_a_disk_that_does_not_answer_at_a_start_is_held_wh
     async with running(store, operations(looks), str(tmp_path)) as service:
         await through(service, await started(service, target="two"))
         looks.gate.set()
-        with trio.fail_after(1000):
+        with bounded():
             while service.runner.line._claims.against(frozenset({"one"}), "") is None:
                 await trio.lowlevel.checkpoint()
         task = await started(service, target="one")
@@ -484,7 +499,7 @@ async def test_what_is_owed_to_a_disk_that_does_not_answer_at_a_start_is_held_wh
 
 @pytest.mark.parametrize("destroyed", [False, True], ids=["recovered", "destroyed"])
 async def test_what_is_no_longer_owed_when_the_disk_answers_is_not_held(
-    destroyed: bool, mock_clock: MockClock, tmp_path: Path
+    destroyed: bool, gives_up: None, mock_clock: MockClock, tmp_path: Path
 ) -> None:
     """It was held for ever, for a task that owed nothing, or was no more."""
     mock_clock.rate = 100
@@ -498,7 +513,7 @@ async def test_what_is_no_longer_owed_when_the_disk_answers_is_not_held(
         owing = await started(service, operation="maker", target="slow one")
         assert (await ended(service, owing)).residue != ()
     async with running(store, operations(looks), str(tmp_path)) as service:
-        with trio.fail_after(1000):
+        with bounded():
             while service.registry.get(owing) is not None:
                 await trio.sleep(0.1)
         busy.clear()
@@ -507,7 +522,7 @@ async def test_what_is_no_longer_owed_when_the_disk_answers_is_not_held(
             await service.destroy(ROOT, owing)
         looks.gate.set()
         await wait_all_tasks_blocked(0.05)
-        with trio.fail_after(1000):
+        with bounded():
             await through(service, await started(service, target="one"))
 
 
@@ -576,7 +591,7 @@ async def test_when_what_was_interrupted_is_undone_nobody_is_said_to_wait_for_th
 
 @pytest.mark.parametrize("answers", [True, False], ids=["its target is known", "not even its target is known"])
 async def test_an_undo_that_hangs_at_a_start_holds_up_who_wants_its_target_and_the_others_for_a_moment(
-    answers: bool, mock_clock: MockClock, tmp_path: Path
+    answers: bool, gives_up: None, mock_clock: MockClock, tmp_path: Path
 ) -> None:
     mock_clock.rate = 100
     store, toys, before, looks, go_on = MemoryStore(), Toys(), SlowLooks(), SlowLooks(), trio.Event()
@@ -594,7 +609,7 @@ async def test_an_undo_that_hangs_at_a_start_holds_up_who_wants_its_target_and_t
         looks.gate.set()
     async with running(store, operations(looks), str(tmp_path)) as service:
         same = await started(service, BOB, target="one")
-        with trio.fail_after(3000):
+        with bounded():
             await through(service, await started(service, BOB, "other"), await started(service, BOB, target="two"))
         await told(service, same, "a task of another owner, which has the same target")
         looks.gate.set()
@@ -611,7 +626,7 @@ async def test_after_a_restart_too_one_owners_tasks_run_in_the_order_in_which_th
     kind = attrs.evolve(toys.operation() if targeted else toys.untargeted(), restartable=True)
     async with running(store, table(kind), str(tmp_path), running_tasks=3) as service:
         ids = [await started(service, hold=True, target=str(n)) for n in range(8)]
-        with trio.fail_after(20):
+        with bounded():
             while len(toys.begun) < 3:
                 await trio.sleep(0.001)
     toys.begun.clear()
