@@ -423,9 +423,9 @@ def test_the_end_of_a_block_is_the_end_of_its_task(daemon: Daemon, tmp_path: Pat
 
 
 def test_the_end_of_a_task_may_take_longer_than_a_call_waits(shared: DaemonProcess) -> None:
-    with client.connect(shared.socket, timeout_s=0.2) as daemon:
-        with daemon.running("command", {"argv": ["sleep", "0.5"]}) as task:
-            pass
+    with client.connect(shared.socket, timeout_s=PATIENCE) as daemon:
+        with daemon.running("command", {"argv": ["sleep", "2.2"]}) as task:
+            daemon.timeout_s = 2.0
 
     assert task.record.state == "completed"
 
