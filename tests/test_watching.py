@@ -24,7 +24,7 @@ from taskd.states import State
 from taskd.store import Store
 from taskd.store.memory import MemoryStore
 from taskd.store.sqlite import SqliteStore
-from tests.bench import ROOT, Steps, ended, running, user
+from tests.bench import ROOT, Steps, bounded, ended, running, user
 
 ALICE, BOB = user("alice", 1000), user("bob", 1001)
 
@@ -471,7 +471,7 @@ async def test_whoever_begins_at_any_step_ends_with_the_true_state_and_the_whole
             await ended(service, task.id)
             trio.lowlevel.remove_instrument(steps)
             if begun:
-                with trio.fail_after(10):
+                with bounded():
                     await fold.synced.wait()
                     if task.id in fold.tasks:
                         while not fold.tasks[task.id].state.ended:
