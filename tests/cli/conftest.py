@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -18,6 +18,13 @@ from taskd.client import Daemon, Record
 from tests.process import PATIENCE, DaemonProcess
 
 PROGRAM = [sys.executable, "-c", "from taskd.cli import main; main()"]
+
+# The same, but it waits for a daemon that is away as long as a busy machine may take to start it again.
+PATIENT = [
+    sys.executable,
+    "-c",
+    f"from taskd.cli import main, watch; watch.PATIENCE = {PATIENCE}.0; main()",
+]
 
 
 @attrs.frozen
@@ -34,6 +41,7 @@ class Taskctl:
     """Runs ``taskctl`` with a known environment; ``**env`` is added to it."""
 
     socket: str
+    program: Sequence[str] = tuple(PROGRAM)
 
     def environment(self, **env: str) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
@@ -41,7 +49,7 @@ class Taskctl:
 
     def __call__(self, *args: str, **env: str) -> Said:
         done = subprocess.run(
-            [*PROGRAM, *args],
+            [*self.program, *args],
             env=self.environment(**env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -55,7 +63,7 @@ class Taskctl:
         takes too long: whoever reads from it then reads its end.
         """
         process = subprocess.Popen(
-            [*PROGRAM, *args],
+            [*self.program, *args],
             env=self.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

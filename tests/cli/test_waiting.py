@@ -21,15 +21,16 @@ from taskd.cli.meter import Silent
 from taskd.cli.values import read
 from taskd.client import Daemon, NoDaemon, Record, verbs
 from taskd.states import State
-from tests.cli.conftest import PROGRAM, Said, Taskctl, ended, interrupt, masked
+from tests.cli.conftest import PATIENT, PROGRAM, Said, Taskctl, ended, interrupt, masked
 from tests.process import PATIENCE, DaemonProcess
 
-SLOW = ("--rate-limit", "64K")
+# Half an hour for ``image``: no machine is so slow that it has ended before it is looked at.
+SLOW = ("--rate-limit", "1K")
 
 
 def begun(daemon: Daemon, label: str) -> Record:
     """The task of a ``taskctl`` that has just been started; from the task on, Ctrl-C means a cancel."""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + PATIENCE
     while not (found := [*daemon.list(label=label)]):
         assert time.monotonic() < give_up
     return found[0]
@@ -49,7 +50,7 @@ def test_relative_paths_are_meant_from_here(taskctl: Taskctl, image: Path) -> No
         cwd=image.parent,
         env=taskctl.environment(),
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -298,7 +299,7 @@ def test_a_start_that_breaks_is_made_again_and_an_early_ctrl_c_is_not_forgotten(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        listener.settimeout(30)
+        listener.settimeout(PATIENCE)
         process = Taskctl(str(tmp_path / "s")).start("run", "true")
         try:
             with listener.accept()[0] as breaks:
@@ -333,7 +334,7 @@ def _asked(peer: socket.socket) -> dict[str, Any]:
 
 
 def test_a_second_ctrl_c_leaves_a_task_that_takes_its_time_to_end(taskctl: Taskctl, daemon: Daemon) -> None:
-    stubborn = "trap '' TERM; echo ready; exec sleep 60"
+    stubborn = "trap 'echo told' TERM; echo ready; sleep 60 & wait; exec sleep 60"
     process = taskctl.start("run", "--label", "twice", "--grace", "60", "--", "sh", "-c", stubborn)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -342,6 +343,7 @@ def test_a_second_ctrl_c_leaves_a_task_that_takes_its_time_to_end(taskctl: Taskc
 
     interrupt(process)
     assert process.stderr.readline() == "taskctl: cancelling; Ctrl-C again to leave it\n"
+    assert process.stdout.readline() == "told\n"  # so the daemon has answered
     interrupt(process)
     said = ended(process)
 
@@ -385,7 +387,7 @@ def test_a_daemon_that_restarts_is_awaited(tmp_path: Path) -> None:
         with process.connect() as daemon:
             id = daemon.start("external", label="outlives it").id
             daemon.call("Task.update", id=id, log=["before"])
-        follower = Taskctl(process.socket).start("log", "-f", id)
+        follower = Taskctl(process.socket, PATIENT).start("log", "-f", id)
         assert follower.stdout is not None
         assert follower.stderr is not None
         assert follower.stdout.readline() == "before\n"
@@ -408,7 +410,8 @@ def away(tmp_path: Path, image: Path) -> Iterator[tuple[DaemonProcess, subproces
     process = DaemonProcess(tmp_path)
     process.start()
     try:
-        waiting = Taskctl(process.socket).start("copy", "--label", "away", *SLOW, str(image), f"{image}.copy")
+        taskctl = Taskctl(process.socket, PATIENT)
+        waiting = taskctl.start("copy", "--label", "away", *SLOW, str(image), f"{image}.copy")
         with process.connect() as daemon:
             record = begun(daemon, "away")
             while not record.progress.done:  # by then its start has been answered
@@ -494,7 +497,7 @@ def silent_daemon(folder: Path) -> Iterator[tuple[subprocess.Popen[str], socket.
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "s"))
         listener.listen()
-        listener.settimeout(30)
+        listener.settimeout(PATIENCE)
         process = Taskctl(str(folder / "s")).start("run", "--request-id", "r", "true")
         try:
             with listener.accept()[0] as peer:
@@ -573,7 +576,7 @@ def test_recover_tells_what_is_still_owed(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "s"))
         listener.listen()
-        listener.settimeout(30)
+        listener.settimeout(PATIENCE)
         process = Taskctl(str(tmp_path / "s")).start("recover", "t" * 36)
         with listener.accept()[0] as peer:
             call = _asked(peer)
