@@ -637,7 +637,7 @@ def test_a_reader_that_went_ends_it_quietly(taskctl: Taskctl) -> None:
             env=taskctl.environment(),
             stdout=pipe,
             stderr=subprocess.PIPE,
-            timeout=30,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -665,7 +665,7 @@ def test_an_output_that_cannot_be_written_is_one_sentence(
         env=Taskctl(few.socket).environment(PYTHON=PROGRAM[0], MAIN=PROGRAM[2], COPY=str(tmp_path / "copy")),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -683,14 +683,20 @@ def test_an_empty_socket_in_the_environment_is_none_and_an_empty_option_is_wrong
     assert Taskctl("")("ls").err.startswith("taskctl: no taskd answers on /")
 
 
-def test_a_reader_that_went_does_not_stop_the_task(taskctl: Taskctl, daemon: Daemon) -> None:
-    process = taskctl.start("run", "--label", "unread", "--", "sh", "-c", "read line; echo said; sleep 0.2")
+def test_a_reader_that_went_does_not_stop_the_task(taskctl: Taskctl, daemon: Daemon, tmp_path: Path) -> None:
+    for name in ("gone", "on"):
+        os.mkfifo(tmp_path / name)
+    script = 'read line <"$0/gone"; echo said; read line <"$0/on"'
+    process = taskctl.start("run", "--label", "unread", "--", "sh", "-c", script, str(tmp_path))
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
+    (tmp_path / "gone").write_text("go on\n")
 
     assert ended(process).code == 141
     (task,) = daemon.list(label="unread")
+    assert task.state == "running"
+    (tmp_path / "on").write_text("go on\n")
     assert daemon.wait(task.id).state == "completed"
 
 
@@ -740,7 +746,7 @@ def test_a_command_loads_nothing_that_it_can_do_without(
         env=taskctl.environment(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
 
