@@ -10,13 +10,19 @@ from pathlib import Path
 import pytest
 
 from taskd.cli import shells
+from taskd.cli import tab as offers
 from taskd.cli import taskctl as taskctl_command
 from taskd.client import Daemon, Record
 from tests.cli.conftest import Taskctl
 from tests.cli.tmux import Terminal, terminal
-from tests.process import DaemonProcess
+from tests.process import PATIENCE, DaemonProcess
 
-BIN = Path(sys.executable).parent
+# ``taskctl``, but whoever has pressed the key waits as long as a busy machine takes.
+TASKCTL = f"""#!{sys.executable}
+from taskd.cli import main, tab
+tab.PATIENCE_S = {PATIENCE}.0
+main()
+"""
 
 # How each is started without anybody's own settings, and what makes it complete.
 SHELLS = {
@@ -33,6 +39,7 @@ Tab = Callable[..., list[str]]
 def tab(process: DaemonProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tab:
     """What a shell is told of a line when Tab is pressed at its end; of each offer its type and value."""
     monkeypatch.setenv("TASKD_SOCKET", process.socket)
+    monkeypatch.setattr(offers, "PATIENCE_S", PATIENCE)
 
     def pressed(line: str, shell: str = "bash", **env: str) -> list[str]:
         for name, value in (env | {"_TASKCTL_COMPLETE": f"{shell}_complete", "COMP_WORDS": line}).items():
@@ -55,7 +62,10 @@ def test_a_command_line_is_typed_with_the_tab_key(
     id = external("tabbed").id
     (tmp_path / "disk image").touch()
     (tmp_path / "rc").write_text(f"cd {tmp_path}\n{SHELLS[shell][1]}")
-    env = taskctl.environment(PATH=f"{BIN}:/usr/bin:/bin", HOME=str(tmp_path), TERM="xterm-256color")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "taskctl").write_text(TASKCTL)
+    (tmp_path / "bin" / "taskctl").chmod(0o755)
+    env = taskctl.environment(PATH=f"{tmp_path}/bin:/usr/bin:/bin", HOME=str(tmp_path), TERM="xterm-256color")
     with terminal(tmp_path, f"env PATH={env['PATH']} {SHELLS[shell][0]}", env) as shown:
         shown.until(lambda screen: screen != "")
         # A shell of its own way to find programs has read its settings by now.
