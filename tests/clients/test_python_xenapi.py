@@ -74,7 +74,7 @@ def test_a_script_watches_a_copy_that_it_did_not_start(daemon: DaemonProcess) ->
     source, target = daemon.folder / "source", daemon.folder / "target"
     source.write_bytes(b"new" * 100_000)
     with session(daemon) as opened, daemon.connect() as native:
-        id = native.start("copy", {"source": str(source), "target": str(target), "rate_limit": 10_000}).id
+        id = native.start("copy", {"source": str(source), "target": str(target), "rate_limit": 1000}).id
         ref = opened.xenapi.task.get_by_uuid(id)
         assert opened.xenapi.task.get_allowed_operations(ref) == ["cancel"]
         opened.xenapi.task.cancel(ref)
