@@ -11,9 +11,9 @@ import attrs
 import pytest
 
 from taskd.cli.meter import room, told
-from taskd.client import Record
+from taskd.client import Daemon, Record
 from taskd.model import Progress, Time
-from tests.cli.conftest import PROGRAM, Taskctl, masked
+from tests.cli.conftest import PATIENT, Taskctl, masked
 from tests.process import DaemonProcess
 from tests.terminal import pieces
 
@@ -76,7 +76,7 @@ def test_of_a_daemon_that_is_away_nothing_is_told_that_may_have_changed(record: 
 
 def on_terminal(taskctl: Taskctl, *args: str, columns: int = 100, **env: str) -> Iterator[str]:
     """What ``taskctl`` writes to a terminal of so many columns, piece by piece, to its end."""
-    return pieces([*PROGRAM, *args], taskctl.environment(TERM="xterm-256color", **env), columns)
+    return pieces([*taskctl.program, *args], taskctl.environment(TERM="xterm-256color", **env), columns)
 
 
 def left_on_screen(written: str) -> list[str]:
@@ -95,26 +95,51 @@ def left_on_screen(written: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
-def test_on_a_terminal_a_bar_moves_and_one_line_is_left(taskctl: Taskctl, image: Path) -> None:
-    args = ("copy", "--label", "shown", "--rate-limit", "2M", str(image), f"{image}.copy")
+def until_cancelled(
+    taskctl: Taskctl, daemon: Daemon, image: Path, enough: Callable[[str], object], **how: int
+) -> str:
+    """What is written about a copy of half a minute, which is cancelled as soon as that is ``enough``."""
+    seen, asked = "", False
+    args = ("copy", "--label", "shown", "--rate-limit", "64K", str(image), f"{image}.copy")
+    for piece in on_terminal(taskctl, *args, **how):
+        seen += piece
+        if not asked and enough(seen):
+            (task,) = daemon.list(label="shown", states=["running"])
+            daemon.cancel(task.id)
+            asked = True
+    assert asked, seen
+    return seen
 
-    written = "".join(on_terminal(taskctl, *args))
 
-    percents = [int(number) for number in re.findall(r"(\d+) %", written)]
-    assert percents == sorted(percents)
-    assert len(set(percents)) > 3
+def percents(written: str) -> list[int]:
+    return [int(number) for number in re.findall(r"(\d+) %", written)]
+
+
+PACE = r"iB of 2\.0 MiB  .*/s  \d.* left"
+
+
+def test_on_a_terminal_a_bar_moves_and_one_line_is_left(taskctl: Taskctl, daemon: Daemon, image: Path) -> None:
+    def enough(seen: str) -> bool:
+        return len(set(percents(seen))) > 3 and re.search(PACE, seen) is not None
+
+    written = until_cancelled(taskctl, daemon, image, enough)
+
+    assert percents(written) == sorted(percents(written))
     assert "━" in written
-    assert re.search(r"MiB of 2\.0 MiB  .*/s  .* left", written)
-    assert [masked(line) for line in left_on_screen(written)] == ["shown: completed, 2.0 MiB in <time>"]
+    assert [masked(line) for line in left_on_screen(written)] == ["taskctl: shown: cancelled"]
     assert written.count("\x1b[?25h") == written.count("\x1b[?25l") == 1, "the cursor is back"
 
 
-def test_on_80_columns_rate_and_time_left_are_seen(taskctl: Taskctl, image: Path) -> None:
-    args = ("copy", "--rate-limit", "4M", str(image), f"{image}.copy")
+def test_of_a_copy_that_completes_one_line_is_left(taskctl: Taskctl, image: Path) -> None:
+    written = "".join(on_terminal(taskctl, "copy", "--label", "whole", str(image), f"{image}.copy"))
 
-    written = "".join(on_terminal(taskctl, *args, columns=80))
+    assert [masked(line) for line in left_on_screen(written)] == ["whole: completed, 2.0 MiB in <time>"]
+    assert written.count("\x1b[?25h") == written.count("\x1b[?25l") == 1, "the cursor is back"
 
-    assert re.search(r"MiB of 2\.0 MiB  .*/s  \d.* left", written)
+
+def test_on_80_columns_rate_and_time_left_are_seen(taskctl: Taskctl, daemon: Daemon, image: Path) -> None:
+    written = until_cancelled(taskctl, daemon, image, lambda seen: re.search(PACE, seen), columns=80)
+
     shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", written).splitlines()
     assert max(len(line) for line in shown if line.endswith(" left")) <= 80
 
@@ -135,7 +160,7 @@ def test_while_the_daemon_is_away_no_rate_is_shown(tmp_path: Path) -> None:
             id = daemon.start("external", label="bar").id
             daemon.update(id, done=GIB // 2, total=GIB, unit="bytes")
         seen, killed = "", False
-        for piece in on_terminal(Taskctl(process.socket), "wait", id):
+        for piece in on_terminal(Taskctl(process.socket, PATIENT), "wait", id):
             seen += piece
             if not killed and "512.0 MiB of 1.0 GiB" in seen:
                 killed = True
