@@ -103,7 +103,7 @@ def in_flight(sock: socket.socket, line: bytes, window: int, seconds: float) -> 
     ready = [line * number for number in range(window + 1)]
     began = now = perf_counter()
     send(ready[window])
-    while (now := perf_counter()) - began < seconds:
+    while (now := perf_counter()) - began < seconds or not answered:
         came = receive(READ).count(b"\n")
         answered += came
         send(ready[came])
@@ -156,7 +156,7 @@ def crowd(socks: Sequence[socket.socket], requests: Sequence[bytes], seconds: fl
 def over_http(sock: socket.socket, whole: bytes, seconds: float) -> float:
     """Responses a second on one connection that is kept, one request at a time."""
     answered, began = 0, perf_counter()
-    while (now := perf_counter()) - began < seconds:
+    while (now := perf_counter()) - began < seconds or not answered:
         respond(sock, whole)
         answered += 1
     return answered / (now - began)
@@ -180,9 +180,9 @@ def _is_whole(said: bytes) -> bool:
 
 
 def repeated(what: Callable[[], None], seconds: float) -> float:
-    """How often a second it can be done."""
+    """How often a second it can be done; it is done once at least."""
     times, began = 0, perf_counter()
-    while (now := perf_counter()) - began < seconds:
+    while (now := perf_counter()) - began < seconds or not times:
         what()
         times += 1
     return times / (now - began)
