@@ -72,7 +72,7 @@ def test_the_sessions_run_as_they_stand(daemon: DaemonProcess, tmp_path: Path) -
         cwd=work,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=5 * PATIENCE,
         env=os.environ
         | {"TASKD_SOCKET": daemon.socket, "PATH": f"{BIN}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8"},
         check=False,
