@@ -29,8 +29,8 @@ REPOSITORY = Path(__file__).parent.parent
 TOOLS = {"systemd-nspawn": "systemd-container", "unshare": "util-linux", "nsenter": "util-linux"}
 
 # Seconds that it may take to boot, and that any one command in it may take, on a busy machine.
-BOOT = 60
-COMMAND = 60
+BOOT = 180
+COMMAND = 180
 
 # $1: the cgroups; $2: the folder; $3: what else to mount there; then nspawn's options.
 START = """
@@ -109,7 +109,28 @@ def booted(folder: Path, setup: str = "") -> Iterator[Machine]:
                 Notified(sock).until("READY=1")
             except TimeoutError:
                 raise AssertionError(f"it does not boot: {console.decode(errors='replace')}") from None
-            yield Machine(_leader())
+            with _heard(sock):
+                yield Machine(_leader())
+
+
+@contextmanager
+def _heard(sock: socket.socket) -> Iterator[None]:
+    """What it tells on is read: its pid 1 waits where there is no room for what it says, and does nothing else. It
+    says more where its jobs take long.
+    """
+
+    def listen() -> None:
+        while sock.recv(4096):
+            pass
+
+    sock.settimeout(None)
+    listener = threading.Thread(target=listen)
+    listener.start()
+    try:
+        yield
+    finally:
+        sock.shutdown(socket.SHUT_RD)
+        listener.join()
 
 
 def _leader() -> int:
