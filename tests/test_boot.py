@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -116,7 +117,8 @@ def taskd(installed: Machine) -> Iterator[Unit]:
 
 AS_IT_WAS = f"""
 systemctl --quiet stop taskd.service
-rm -rf {STATE}/* /srv/? /run/systemd/system/taskd.service.d
+rm -rf {STATE}/* /srv/? /run/systemd/system/taskd.service.d /run/go-on
+systemctl service-watchdogs yes
 cd /etc/systemd/system/taskd.service.d && rm -f roots.conf devices.conf
 cp {SETTINGS} /etc/taskd
 systemctl daemon-reload
@@ -240,9 +242,16 @@ def test_a_command_may_change_its_user_and_is_ended_all_the_same(taskd: Unit) ->
 
 # Stopping and starting again.
 
-# A second for each of these copies.
+# A minute for a copy, which is interrupted in its middle. The source of its next try is shorter.
 SIZE = 2 * MIB
-SLOW = 2 * MIB
+SLOW = 32 * 1024
+
+
+def shorter(source: Path) -> bytes:
+    """The content of another source in the place of this one."""
+    content = image(source.with_name("z"), SLOW, seed=2).read_bytes()
+    os.replace(source.with_name("z"), source)
+    return content
 
 
 def parts(taskd: Unit) -> list[str]:
@@ -251,10 +260,11 @@ def parts(taskd: Unit) -> list[str]:
 
 
 def test_a_stop_in_the_middle_of_a_copy_and_the_next_start_makes_it_whole(taskd: Unit) -> None:
-    content = image(taskd.machine.path("/srv/a"), SIZE).read_bytes()
+    source = image(taskd.machine.path("/srv/a"), SIZE)
     with taskd.connect() as daemon:
         id = daemon.copy("/srv/a", "/srv/b", rate_limit=SLOW).id
         moved(daemon, id)
+        content = shorter(source)
         taskd.systemctl("stop", "taskd.service")
     assert (taskd.show("ActiveState"), taskd.show("Result")) == ("inactive", "success")
     assert taskd.machine.out("systemctl", "is-active", "taskd.socket") == "active"
@@ -270,7 +280,7 @@ def test_a_stop_in_the_middle_of_a_copy_and_the_next_start_makes_it_whole(taskd:
 
 def test_a_kill_is_followed_by_a_start_that_recovers(taskd: Unit) -> None:
     """Of the daemon alone: what it leaves of a command is ended, and the undo is done."""
-    content = image(taskd.machine.path("/srv/a"), SIZE).read_bytes()
+    source = image(taskd.machine.path("/srv/a"), SIZE)
     with taskd.connect() as daemon, suppress(NoDaemon):
         copy = daemon.copy("/srv/a", "/srv/b", rate_limit=SLOW).id
         script = "trap '' TERM; touch /srv/c; echo progress 0.5 >&3; sleep 1000 & wait"
@@ -278,6 +288,7 @@ def test_a_kill_is_followed_by_a_start_that_recovers(taskd: Unit) -> None:
         elsewhere = daemon.start("external", {}).id
         moved(daemon, copy)
         moved(daemon, command)
+        content = shorter(source)
         taskd.systemctl("kill", "--kill-whom=main", "--signal=KILL", "taskd.service")
         daemon.wait(elsewhere)
 
@@ -295,14 +306,19 @@ def test_a_kill_is_followed_by_a_start_that_recovers(taskd: Unit) -> None:
 
 
 def test_a_request_that_comes_while_it_restarts_waits_and_is_answered(taskd: Unit) -> None:
-    taskd.drop_in("ExecStartPre=sleep 1")
     taskd.systemctl("start", "taskd.service")
     inode = taskd.machine.path(SOCKET).stat().st_ino
+    taskd.machine.run("mkfifo", "/run/go-on")
+    taskd.drop_in("ExecStartPre=/bin/sh -c 'read line </run/go-on'")
     taskd.systemctl("restart", "--no-block", "taskd.service")
     while taskd.show("SubState") != "start-pre":
         pass
-    with taskd.connect() as daemon:
-        assert daemon.ids() == ()
+    with socket.socket(socket.AF_UNIX) as early:
+        early.settimeout(PATIENCE)
+        early.connect(str(taskd.machine.path(SOCKET)))
+        early.sendall(b'{"method": "Task.ls", "params": [{"dbg": ""}], "id": 1}\n')
+        taskd.machine.path("/run/go-on").write_text("go on\n")
+        assert json.loads(early.makefile().readline())["result"] == []
     assert taskd.show("SubState") == "running"
     assert taskd.machine.path(SOCKET).stat().st_ino == inode
 
@@ -330,15 +346,23 @@ def test_a_loop_that_does_not_turn_is_ended_by_the_watchdog_and_no_other(taskd: 
     (package / "wedge.py").write_text(WEDGE)
     (package / "wedge-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: wedge\nVersion: 1\n")
     (package / "wedge-1.dist-info/entry_points.txt").write_text("[taskd.operations]\nwedge = wedge:OPERATION\n")
-    taskd.drop_in("Environment=PYTHONPATH=/opt/wedge", "WatchdogSec=2s")
+    taskd.drop_in("Environment=PYTHONPATH=/opt/wedge", "WatchdogSec=4s")
+    taskd.systemctl("service-watchdogs", "no")  # a slow machine is no loop that does not turn
     with taskd.connect() as daemon:
-        busy = daemon.start("command", {"argv": ["sleep", "2.5"]}).id
-        assert daemon.wait(busy).state == "completed"
+        busy = daemon.start("command", {"argv": ["sleep", "1000"]}).id
+        for _ in range(2):
+            fed = taskd.show("WatchdogTimestampMonotonic")
+            while taskd.show("WatchdogTimestampMonotonic") == fed:
+                pass
+        daemon.cancel(busy)
+        assert daemon.wait(busy).state == "cancelled"
     assert taskd.show("NRestarts") == "0"
     with taskd.connect() as daemon, suppress(NoDaemon):
+        taskd.systemctl("service-watchdogs", "yes")
         daemon.start("wedge", {})
         while True:  # until it runs, others are answered
             daemon.ids()
+    taskd.systemctl("service-watchdogs", "no")
 
     with taskd.connect() as daemon:
         (id,) = {*daemon.ids()} - {busy}
