@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,18 +24,28 @@ from taskd.cli.sentences import sentence
 from taskd.errors import NoDaemon
 from tests.cli.conftest import Said, Taskctl
 from tests.operations.conftest import mounted
-from tests.process import DaemonProcess
+from tests.process import PATIENCE, DaemonProcess
 
 NOBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 
 
+# It gives a daemon that stands still for a while the time to answer.
+PATIENT = [
+    sys.executable,
+    "-c",
+    f"from taskd.cli import checks, doctor, main; doctor.PATIENCE = checks.PATIENCE = {PATIENCE}.0; main()",
+]
+
+
 def ask(daemon: DaemonProcess, *options: str, **env: str) -> Said:
     """``taskctl doctor`` about this daemon; no unit of this machine is looked at."""
     state = {"TASKD_STATE": str(daemon.folder / "state"), "TASKD_CONFIG": str(daemon.folder / "toml")}
     (daemon.folder / "toml").touch()
-    return Taskctl(daemon.socket)("doctor", "--prefix", str(daemon.folder / "none"), *options, **state | env)
+    return Taskctl(daemon.socket, PATIENT)(
+        "doctor", "--prefix", str(daemon.folder / "none"), *options, **state | env
+    )
 
 
 def found(daemon: DaemonProcess, **env: str) -> dict[str, tuple[Level, str]]:
