@@ -312,7 +312,7 @@ def test_a_storage_script_that_is_told_to_end_while_it_reads_a_reply_leaves_no_v
     plugin: Plugin, sr: Path, busy: Daemon
 ) -> None:
     """It was taken for a fault of the reply, and the script waited on."""
-    script = [sys.executable, "-c", TOLD_WHILE_IT_READS, plugin.find("Volume.clone")]
+    script = [sys.executable, "-c", TOLD_WHILE_IT_READS, str(plugin.find("Volume.clone"))]
 
     status, out, _ = ended(cloning(plugin, sr, script))
 

@@ -96,12 +96,12 @@ def left_on_screen(written: str) -> list[str]:
 
 
 def until_cancelled(
-    taskctl: Taskctl, daemon: Daemon, image: Path, enough: Callable[[str], object], **how: int
+    taskctl: Taskctl, daemon: Daemon, image: Path, enough: Callable[[str], object], columns: int = 100
 ) -> str:
     """What is written about a copy of half a minute, which is cancelled as soon as that is ``enough``."""
     seen, asked = "", False
     args = ("copy", "--label", "shown", "--rate-limit", "64K", str(image), f"{image}.copy")
-    for piece in on_terminal(taskctl, *args, **how):
+    for piece in on_terminal(taskctl, *args, columns=columns):
         seen += piece
         if not asked and enough(seen):
             (task,) = daemon.list(label="shown", states=["running"])
