@@ -122,7 +122,7 @@ async def told(service: Service, id: str, waits_for: str | None) -> None:
     """Wait until it is told that the task waits for that."""
     live = service.registry.get(id)
     assert live is not None
-    with bounded():
+    with bounded(20):
         while live.task.waits_for != waits_for:
             await live.changed()
 
