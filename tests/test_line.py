@@ -426,7 +426,7 @@ async def test_a_task_that_is_queued_again_after_a_crash_has_no_target_while_it_
     toys.begun.clear()
     toys.let_go(one, two)
     async with running(store, operations, str(tmp_path)) as service:
-        with bounded():
+        with bounded(30):
             await through(service, one, before, two)
 
     assert toys.begun.index(before) < toys.begun.index(two)
@@ -490,7 +490,7 @@ async def test_what_is_owed_to_a_disk_that_does_not_answer_at_a_start_is_held_wh
     async with running(store, operations(looks), str(tmp_path)) as service:
         await through(service, await started(service, target="two"))
         looks.gate.set()
-        with bounded():
+        with bounded(30):
             while service.runner.line._claims.against(frozenset({"one"}), "") is None:
                 await trio.lowlevel.checkpoint()
         task = await started(service, target="one")
@@ -513,7 +513,7 @@ async def test_what_is_no_longer_owed_when_the_disk_answers_is_not_held(
         owing = await started(service, operation="maker", target="slow one")
         assert (await ended(service, owing)).residue != ()
     async with running(store, operations(looks), str(tmp_path)) as service:
-        with bounded():
+        with bounded(30):
             while service.registry.get(owing) is not None:
                 await trio.sleep(0.1)
         busy.clear()
@@ -522,7 +522,7 @@ async def test_what_is_no_longer_owed_when_the_disk_answers_is_not_held(
             await service.destroy(ROOT, owing)
         looks.gate.set()
         await wait_all_tasks_blocked(0.05)
-        with bounded():
+        with bounded(30):
             await through(service, await started(service, target="one"))
 
 
@@ -609,7 +609,7 @@ async def test_an_undo_that_hangs_at_a_start_holds_up_who_wants_its_target_and_t
         looks.gate.set()
     async with running(store, operations(looks), str(tmp_path)) as service:
         same = await started(service, BOB, target="one")
-        with bounded():
+        with bounded(30):
             await through(service, await started(service, BOB, "other"), await started(service, BOB, target="two"))
         await told(service, same, "a task of another owner, which has the same target")
         looks.gate.set()
@@ -626,7 +626,7 @@ async def test_after_a_restart_too_one_owners_tasks_run_in_the_order_in_which_th
     kind = attrs.evolve(toys.operation() if targeted else toys.untargeted(), restartable=True)
     async with running(store, table(kind), str(tmp_path), running_tasks=3) as service:
         ids = [await started(service, hold=True, target=str(n)) for n in range(8)]
-        with bounded():
+        with bounded(30):
             while len(toys.begun) < 3:
                 await trio.sleep(0.001)
     toys.begun.clear()
