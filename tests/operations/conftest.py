@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -113,6 +113,17 @@ def image(path: Path, size: int, seed: int = 1) -> Path:
     path.write_bytes(b"".join(pages)[:size])
     path.chmod(0o640)
     return path
+
+
+def descriptors() -> set[tuple[str, str]]:
+    """What this process has open: numbers, and of what. Some may be an earlier test's, and closed at any time:
+    what counts is what is new.
+    """
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # what listed them
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
 
 
 def output(*argv: str | Path) -> str:
