@@ -21,6 +21,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from taskd import codec
 from taskd.errors import BadParams, CommandFailed, CommandNotFound, FolderMissing, Refusal, Unproven
@@ -635,14 +636,26 @@ async def test_an_undo_that_fails_is_residue_until_it_succeeds(tmp_path: Path) -
     assert recovered.residue == ()
 
 
-async def test_an_undo_that_does_not_end_is_killed_when_its_time_is_up(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    argv = ["bash", "-c", f"trap '' TERM; sleep 1000 & echo $$ $! > {pids}; wait"]
+async def test_an_undo_that_does_not_end_is_killed_when_its_time_is_up(
+    tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """The clock goes on by itself, so that the kill has its pauses; the undo's time passes when it runs."""
+    mock_clock.rate = 1
+    os.mkfifo(tmp_path / "pids")
+    argv = ["bash", "-c", f"trap '' TERM; sleep 1000 & echo $$ $! > {tmp_path}/pids; wait"]
 
-    with pytest.raises(CommandFailed, match=r"SIGKILL, because it was not done within 0.5 seconds"):
-        await RUN_UNDO(argv=argv, env={}, cwd=None, task="t", timeout_s=0.5)
+    async def undo() -> None:
+        with pytest.raises(CommandFailed, match=r"SIGKILL, because it was not done within 3600 seconds"):
+            await RUN_UNDO(argv=argv, env={}, cwd=None, task="t", timeout_s=3600.0)
 
-    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(undo)
+        pids = (await trio.to_thread.run_sync((tmp_path / "pids").read_text)).split()
+        assert all(alive(int(pid)) for pid in pids)
+        mock_clock.jump(3600)
+
+    assert len(pids) == 2
+    assert not any(alive(int(pid)) for pid in pids)
 
 
 async def test_a_stop_kills_a_running_undo(tmp_path: Path) -> None:
