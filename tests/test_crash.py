@@ -136,7 +136,7 @@ exec sleep 1000
 UNDO = """
 for name in leader grandchild; do
     state=$(sed -n 's/^State:[[:space:]]*//p' /proc/$(cat $name)/status 2>/dev/null || true)
-    case $state in ''|Z*) ;; *) echo $name lives > undone; exit 0;; esac  # nobody may have reaped it yet
+    case $state in ''|[ZX]*) ;; *) echo $name lives > undone; exit 0;; esac  # nobody may have reaped it yet
 done
 echo all dead > undone
 """
