@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from taskd.runner.credentials import Credentials, wearing
 from taskd.service import Service
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, running, user
+from tests.process import PATIENCE
 
 OPERATIONS: Mapping[str, Operation] = {"copy": copy.OPERATION}
 
@@ -132,15 +134,26 @@ def output(*argv: str | Path) -> str:
 
 @contextmanager
 def loop_device(backing: Path, at: Path | None = None) -> Iterator[Path]:
-    """A block device over a file; ``at`` a given node, or the next free one."""
-    where = [str(at)] if at else ["--find", "--show"]
-    device = at or Path(output("losetup", *where, str(backing)))
+    """A block device over a file; ``at`` a given node, when it is free, or the next free one."""
+    device = at or Path(output("losetup", "--find", "--show", str(backing)))
     if at:
-        output("losetup", *where, str(backing))
+        _set_up(at, backing)
     try:
         yield device
     finally:
         output("losetup", "--detach", device)
+
+
+def _set_up(node: Path, backing: Path) -> None:
+    """Whoever takes the next free one, in another process, may have taken this one, for a while."""
+    until = time.monotonic() + 4 * PATIENCE
+    while True:
+        try:
+            output("losetup", node, backing)
+            return
+        except subprocess.CalledProcessError as error:
+            if "busy" not in error.stderr or time.monotonic() > until:
+                raise
 
 
 @contextmanager
