@@ -142,6 +142,26 @@ def loop_device(backing: Path, at: Path | None = None) -> Iterator[Path]:
         yield device
     finally:
         output("losetup", "--detach", device)
+        let_go(backing, device)
+
+
+def let_go(backing: Path, device: Path | None = None) -> None:
+    """Wait until the kernel shows this file as no block device any more, or not as this one: it was unmounted, or
+    detached.
+
+    A machine that another test boots (``tests.machine``) has what is mounted in its namespace, too, until it has
+    unmounted it. Whoever mounts the file again meanwhile gets the filesystem as it was, or none.
+    """
+    name, until = os.path.realpath(backing), time.monotonic() + 4 * PATIENCE
+    while name in _shown(device.name if device else "loop*"):
+        assert time.monotonic() < until, f"{name} is still a block device"
+
+
+def _shown(devices: str) -> Iterator[str]:
+    """The files behind the loop devices of that name."""
+    for path in Path("/sys/block").glob(f"{devices}/loop/backing_file"):
+        with suppress(OSError):  # detached by now
+            yield path.read_text().removesuffix("\n")
 
 
 def _set_up(node: Path, backing: Path) -> None:
@@ -176,5 +196,8 @@ def filesystem(kind: str, root: Path) -> Iterator[Path]:
     with disk.open("wb") as file:
         file.truncate(320 << 20)
     output(f"mkfs.{kind}", "-q", disk)
-    with mounted(root / kind, "-o", "loop", str(disk)) as folder:
-        yield folder
+    try:
+        with mounted(root / kind, "-o", "loop", str(disk)) as folder:
+            yield folder
+    finally:
+        let_go(disk)
