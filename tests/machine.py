@@ -37,7 +37,7 @@ START = """
 set -eu
 # What other tests have mounted is theirs to unmount, and must not live on here.
 while read -r _ target _; do
-    case $target in */taskd-*) umount --lazy "$target" || true ;; esac
+    case $target in */taskd-*|*/pytest-of-*) umount --lazy "$target" || true ;; esac
 done </proc/self/mounts
 for cgroup in $1; do mkdir "$cgroup"; echo $$ >"$cgroup/cgroup.procs"; done
 mount -t tmpfs -o mode=0755 tmpfs "$2"

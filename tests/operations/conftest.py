@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -24,6 +25,7 @@ from taskd.runner.credentials import Credentials, wearing
 from taskd.service import Service
 from taskd.store.memory import MemoryStore
 from tests.bench import ROOT, running, user
+from tests.process import PATIENCE
 
 OPERATIONS: Mapping[str, Operation] = {"copy": copy.OPERATION}
 
@@ -115,21 +117,63 @@ def image(path: Path, size: int, seed: int = 1) -> Path:
     return path
 
 
+def descriptors() -> set[tuple[str, str]]:
+    """What this process has open: numbers, and of what. Some may be an earlier test's, and closed at any time:
+    what counts is what is new.
+    """
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # what listed them
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return found
+
+
 def output(*argv: str | Path) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @contextmanager
 def loop_device(backing: Path, at: Path | None = None) -> Iterator[Path]:
-    """A block device over a file; ``at`` a given node, or the next free one."""
-    where = [str(at)] if at else ["--find", "--show"]
-    device = at or Path(output("losetup", *where, str(backing)))
+    """A block device over a file; ``at`` a given node, when it is free, or the next free one."""
+    device = at or Path(output("losetup", "--find", "--show", str(backing)))
     if at:
-        output("losetup", *where, str(backing))
+        _set_up(at, backing)
     try:
         yield device
     finally:
         output("losetup", "--detach", device)
+        let_go(backing, device)
+
+
+def let_go(backing: Path, device: Path | None = None) -> None:
+    """Wait until the kernel shows this file as no block device any more, or not as this one: it was unmounted, or
+    detached.
+
+    A machine that another test boots (``tests.machine``) has what is mounted in its namespace, too, until it has
+    unmounted it. Whoever mounts the file again meanwhile gets the filesystem as it was, or none.
+    """
+    name, until = os.path.realpath(backing), time.monotonic() + 4 * PATIENCE
+    while name in _shown(device.name if device else "loop*"):
+        assert time.monotonic() < until, f"{name} is still a block device"
+
+
+def _shown(devices: str) -> Iterator[str]:
+    """The files behind the loop devices of that name."""
+    for path in Path("/sys/block").glob(f"{devices}/loop/backing_file"):
+        with suppress(OSError):  # detached by now
+            yield path.read_text().removesuffix("\n")
+
+
+def _set_up(node: Path, backing: Path) -> None:
+    """Whoever takes the next free one, in another process, may have taken this one, for a while."""
+    until = time.monotonic() + 4 * PATIENCE
+    while True:
+        try:
+            output("losetup", node, backing)
+            return
+        except subprocess.CalledProcessError as error:
+            if "busy" not in error.stderr or time.monotonic() > until:
+                raise
 
 
 @contextmanager
@@ -152,5 +196,8 @@ def filesystem(kind: str, root: Path) -> Iterator[Path]:
     with disk.open("wb") as file:
         file.truncate(320 << 20)
     output(f"mkfs.{kind}", "-q", disk)
-    with mounted(root / kind, "-o", "loop", str(disk)) as folder:
-        yield folder
+    try:
+        with mounted(root / kind, "-o", "loop", str(disk)) as folder:
+            yield folder
+    finally:
+        let_go(disk)

@@ -27,7 +27,7 @@ from taskd.states import State
 from taskd.store.memory import MemoryStore
 from tests.bench import ended
 from tests.cases import CASES, Case, photograph
-from tests.operations.conftest import filesystem, image, loop_device, needs_root, output
+from tests.operations.conftest import filesystem, image, let_go, loop_device, needs_root, output
 from tests.test_all_or_nothing import World, in_another_process, recovers, untouched
 
 # What changes the world, or makes a change durable. A read in between changes nothing.
@@ -226,6 +226,7 @@ class Disk:
 
     def power_on(self) -> None:
         output("umount", self.folder)
+        let_go(self.image)
         output("mount", "-o", "loop", self.image, self.folder)
 
 

@@ -27,7 +27,7 @@ from typing import Final
 
 import attrs
 
-from tests.operations.conftest import output
+from tests.operations.conftest import let_go, output
 
 # Seconds that a mount may be busy after all that used it was killed.
 PATIENCE: Final = 10.0
@@ -97,6 +97,7 @@ class Disk:
             yield
         finally:
             _unmount(self.folder)
+            let_go(self.image)
 
     @property
     def written(self) -> int:

@@ -247,7 +247,7 @@ class Run:
         self.wrong += [wrong for id in self.names["trip"] for wrong in self.trip(id, finals[id])]
         for begin, end, ids in self.lists:
             self.wrong += self.listed(begin, end, ids)
-        with trio.move_on_after(5):
+        with trio.move_on_after(PATIENCE / 2):
             while any(_known(told) != _revisions(finals, _known(told)) for told in self.told):
                 await trio.sleep(0.01)
         for told in self.told:

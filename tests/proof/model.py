@@ -463,14 +463,17 @@ class Run:
     # At rest.
 
     async def at_rest(self, check: Callable[[], AsyncIterator[str]]) -> None:
-        """Wait until nothing is wrong; what stays wrong is."""
-        give_up = trio.current_time() + PATIENCE
+        """Wait until nothing is wrong; what stays wrong is. When its time is up it is looked at once more: if we
+        stood still meanwhile, what waited for a time has its turn only now.
+        """
+        give_up, last = trio.current_time() + PATIENCE, False
         while True:
             await self.rest()
             wrong = [each async for each in check()]
             if not wrong:
                 return
-            assert trio.current_time() < give_up, "\n".join(wrong)
+            assert not last, "\n".join(wrong)
+            last = trio.current_time() >= give_up
             await trio.sleep(0.5)
 
     async def rest(self) -> None:

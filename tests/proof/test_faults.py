@@ -7,6 +7,7 @@ from typing import Final
 import pytest
 
 from tests.operations.conftest import needs_root
+from tests.process import PATIENCE
 from tests.proof import ALL, Proof, Sample, Verdict, faults, full, rotating, wrongs
 from tests.proof.gate import Call, needs_gate
 from tests.proof.scenarios import BLOCK, EXTERNAL, START
@@ -55,7 +56,12 @@ def test_what_is_half_written_in_place_when_the_disk_is_full_is_put_back_on_the_
 
 @needs_root
 @needs_gate
-def test_a_scenario_that_needs_no_room_proves_nothing_on_a_full_filesystem() -> None:
+def test_a_scenario_that_needs_no_room_proves_nothing_on_a_full_filesystem(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It is full until all is done, however long that takes.
+    monkeypatch.setattr(full, "LASTS", 2 * PATIENCE)
+
     (outcome,) = full.fitting(full.data_on_it, BLOCK, EXTERNAL, ALL)
 
     assert outcome.verdict is Verdict.WRONG

@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from threading import Event, Thread
@@ -31,6 +31,7 @@ from taskd.model import Task, Time
 from taskd.states import State
 from taskd.store import Query, listed, rows, schema
 from taskd.store.sqlite import SqliteStore
+from tests.process import PATIENCE
 from tests.proof import damage, seed
 from tests.store.test_contract import CancelAtStep, ended, lines, task, token
 
@@ -63,6 +64,11 @@ def statements(connection: sqlite3.Connection | None) -> list[str]:
     return seen
 
 
+def writing(before: Collection[Thread]) -> list[Thread]:
+    """The threads of stores that were not there before: an earlier test's may be about to end."""
+    return [thread for thread in threads() if thread.name == "taskd store" and thread not in before]
+
+
 # The file.
 
 
@@ -83,12 +89,14 @@ async def test_the_writer_keeps_a_log_and_syncs_every_commit(store: SqliteStore)
 
 
 async def test_a_closed_store_is_one_file_and_what_is_spare_and_no_thread(path: Path) -> None:
+    before = {*threads()}
     store = await SqliteStore.open(path)
     await store.create(task())
+    assert len(writing(before)) == 1
     await store.close()
 
     assert {file.name for file in path.parent.iterdir()} == {"taskd.sqlite", "spare"}
-    assert [thread for thread in threads() if thread.name == "taskd store"] == []
+    assert writing(before) == []
 
 
 async def test_what_is_queued_when_the_store_closes_is_written(path: Path) -> None:
@@ -119,13 +127,14 @@ async def test_a_closed_store_says_so(path: Path) -> None:
 
 def test_a_store_that_nobody_closed_ends_its_thread_with_the_run(path: Path) -> None:
     """Else a daemon that failed could not end: Python waits for the thread."""
+    before = {*threads()}
 
     async def forget() -> list[Thread]:
         await (await SqliteStore.open(path)).create(task())
-        return [thread for thread in threads() if thread.name == "taskd store"]
+        return writing(before)
 
     (thread,) = trio.run(forget)
-    thread.join(10)
+    thread.join(PATIENCE)
 
     assert not thread.is_alive()
 
