@@ -62,6 +62,20 @@ async def test_a_cancel_is_obeyed_between_two_chunks_however_long_a_hop_is(
     assert sum(chunks) < 4 << 20
 
 
+async def test_a_copy_ends_also_where_every_hop_has_used_up_its_time_before_its_first_chunk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine whose threads stand still: it went on for ever."""
+    monkeypatch.setattr(work, "_HOP_S", 0.0)
+    source = image(bench.folder / "source", SIZE)
+
+    with trio.fail_after(PATIENCE):
+        task = await bench.run("copy", **paths(bench))
+
+    assert task.state is State.COMPLETED, task.error
+    assert (bench.folder / "target").read_bytes() == source.read_bytes()
+
+
 async def test_a_target_that_a_stranger_makes_meanwhile_survives(bench: Bench, autojump_clock: MockClock) -> None:
     live = await bench.start("copy", **slowly(bench))
     await moved(live)
