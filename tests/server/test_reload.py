@@ -173,12 +173,16 @@ async def connections(running: Daemon) -> object:
 
 
 async def in_flight(running: Daemon) -> object:
-    async with running.peer() as peer:
-        id = (await peer.call("Task.start", operation="external"))["id"]
-        for number, seconds in ((1, 0.2), (2, 0)):
+    """In which order two waits are answered, of which the second is over at once and the first, where it need not
+    end for the second to begin, only then."""
+    async with running.peer() as peer, running.peer() as producer:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        for number, seconds in ((1, 0.2 if running.settings.requests_in_flight == 1 else 1000), (2, 0)):
             params = {"id": id, "timeout_s": seconds}
             await peer.send({"jsonrpc": "2.0", "method": "Task.wait", "params": params, "id": number})
-        return [(await peer.reply())["id"] for _ in range(2)]
+        first = (await peer.reply())["id"]
+        await producer.call("Task.complete", id=id)
+        return [first, (await peer.reply())["id"]]
 
 
 async def unfinished(running: Daemon) -> object:
