@@ -56,13 +56,11 @@ LOG = logging.StreamHandler(StringIO())
 
 @pytest.fixture(autouse=True)
 def log() -> Iterator[None]:
-    """As it was; meanwhile there is a handler like the daemon's."""
-    level = logging.getLogger().level
+    """Meanwhile there is a handler like the daemon's."""
     LOG.setFormatter(logs.Line("text", journal=True))
     logging.getLogger().addHandler(LOG)
     yield
     logging.getLogger().removeHandler(LOG)
-    logging.getLogger().setLevel(level)
 
 
 def outcome(reply: Any) -> object:
@@ -421,6 +419,7 @@ async def test_whoever_is_looked_up_while_the_roles_change_gets_the_new_ones(
 ) -> None:
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Slow, "go", threading.Event())
     async with daemon(socket_mode="0666", admins=Slow(("nobody",))) as running, running.peer() as root:
         async with nobody() as early:
             await trio.testing.wait_all_tasks_blocked()
