@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -18,6 +18,10 @@ from taskd import operations, server
 from taskd.config import Config
 from taskd.service import Service
 from taskd.store.memory import MemoryStore
+
+# Seconds after which an answer does not come any more. It may stand behind eighty others that are long, on a
+# machine that is slow and stands still in between.
+LATEST: Final = 90
 
 
 @attrs.define
@@ -35,7 +39,7 @@ class Peer:
 
     async def reply(self) -> Any:
         """The next reply; EOFError when there is none any more."""
-        with trio.fail_after(20):
+        with trio.fail_after(LATEST):
             while b"\n" not in self._buffer:
                 data = await self.stream.receive_some()
                 if not data:
