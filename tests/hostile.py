@@ -260,9 +260,9 @@ def pipelines(ground: Ground) -> None:
         for sock, data in zip(sockets, (asked, told, junk) * 2, strict=True):
             sock.setblocking(False)
             busy.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, [data, 0])
-        deadline = time.monotonic() + 3
-        read = 0
-        while time.monotonic() < deadline:
+        began, read = time.monotonic(), 0
+        while (lasted := time.monotonic() - began) < 3 or not read:
+            assert lasted < PATIENCE
             for key, event in busy.select(1):
                 sock = as_socket(key.fileobj)
                 if event & selectors.EVENT_READ:
@@ -272,7 +272,6 @@ def pipelines(ground: Ground) -> None:
                 if event & selectors.EVENT_WRITE:
                     data, at = key.data
                     key.data[1] = (at + sock.send(data[at:])) % len(data)
-        assert read > 0
 
 
 def waits(ground: Ground) -> None:

@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import attrs
 
@@ -32,7 +31,6 @@ class DaemonProcess:
     settings: Mapping[str, str] = attrs.field(factory=dict)
     under: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
-    _reader: threading.Thread | None = attrs.field(default=None, init=False)
 
     @property
     def socket(self) -> str:
@@ -41,25 +39,20 @@ class DaemonProcess:
     def start(self) -> None:
         """Returns when it listens."""
         command = [sys.executable, "-m", "taskd", "--socket", self.socket, "--state", str(self.folder / "state")]
-        self.process = subprocess.Popen(
-            [*self.under, *command, *self.options],
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {f"TASKD_{name.upper()}": value for name, value in self.settings.items()},
-        )
-        listening = threading.Event()
-        self._reader = threading.Thread(target=self._keep_log, args=(self.process.stderr, listening), daemon=True)
-        self._reader.start()
-        assert listening.wait(PATIENCE), self.log
-        assert self.process.poll() is None, self.log
-
-    def _keep_log(self, lines: IO[bytes], listening: threading.Event) -> None:
-        with lines, open(self.folder / "log", "ab", buffering=0) as log:
-            for line in lines:
-                log.write(line)
-                if b"listens on" in line:
-                    listening.set()
-        listening.set()
+        # Its own file, and no pipe that we would copy from: what it has said is there for whoever has its answer.
+        with open(self.folder / "log", "ab") as log:
+            said_before = log.tell()
+            self.process = subprocess.Popen(
+                [*self.under, *command, *self.options],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {f"TASKD_{name.upper()}": value for name, value in self.settings.items()},
+            )
+        deadline = time.monotonic() + PATIENCE
+        while b"listens on" not in (self.folder / "log").read_bytes()[said_before:]:
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.005)
 
     @property
     def log(self) -> str:
@@ -78,11 +71,9 @@ class DaemonProcess:
         return self._gone()
 
     def _gone(self) -> int:
-        """Its exit status, when it has ended; what it said last is in the log, and nobody here reads on."""
+        """Its exit status, when it has ended."""
         assert self.process is not None
-        assert self._reader is not None
         status = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
         self.process = None
         return status
 

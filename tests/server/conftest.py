@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import pytest
@@ -17,6 +18,10 @@ from taskd import operations, server
 from taskd.config import Config
 from taskd.service import Service
 from taskd.store.memory import MemoryStore
+
+# Seconds after which an answer does not come any more. It may stand behind eighty others that are long, on a
+# machine that is slow and stands still in between.
+LATEST: Final = 90
 
 
 @attrs.define
@@ -34,7 +39,7 @@ class Peer:
 
     async def reply(self) -> Any:
         """The next reply; EOFError when there is none any more."""
-        with trio.fail_after(20):
+        with trio.fail_after(LATEST):
             while b"\n" not in self._buffer:
                 data = await self.stream.receive_some()
                 if not data:
@@ -99,6 +104,14 @@ async def _daemon(
             found.append(Daemon(config.socket, service, config))
             yield found[0]
             nursery.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """As it was: a daemon that is reloaded sets it for all of this process."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import attrs
 import trio
 from websockets.sync.client import ClientConnection, unix_connect
 
+from tests.server.conftest import LATEST
+
 
 @attrs.define(eq=False)
 class Socket:
@@ -20,7 +22,7 @@ class Socket:
     connection: ClientConnection
 
     async def _do(self, act: Callable[[], Any]) -> Any:
-        with trio.fail_after(20):
+        with trio.fail_after(LATEST):
             return await trio.to_thread.run_sync(act, abandon_on_cancel=True)
 
     async def send(self, value: object) -> None:
@@ -28,7 +30,7 @@ class Socket:
         await self._do(partial(self.connection.send, text))
 
     async def reply(self) -> Any:
-        return json.loads(await self._do(partial(self.connection.recv, 20)))
+        return json.loads(await self._do(partial(self.connection.recv, LATEST)))
 
     async def ask(self, method: str, **params: object) -> Any:
         await self.send({"jsonrpc": "2.0", "method": method, "params": params, "id": 1})
@@ -43,7 +45,7 @@ class Socket:
 @asynccontextmanager
 async def opened(socket: str, path: str = "/jsonrpc", **options: Any) -> AsyncIterator[Socket]:
     with ExitStack() as stack:
-        connect = partial(unix_connect, socket, f"ws://taskd{path}", open_timeout=20, **options)
+        connect = partial(unix_connect, socket, f"ws://taskd{path}", open_timeout=LATEST, **options)
         try:
             yield Socket(await trio.to_thread.run_sync(lambda: stack.enter_context(connect())))
         finally:

@@ -128,7 +128,8 @@ def test_without_descriptors_whoever_is_connected_is_answered_and_whoever_comes_
     (folder / "a").write_bytes(b"x" * 100_000)
     with serving(folder) as daemon:
         with daemon.connect() as ours, asked_meanwhile(daemon, fresh=False) as other:
-            ours.copy(str(folder / "a"), str(folder / "before"))  # what is imported late is
+            before = ours.wait(ours.copy(str(folder / "a"), str(folder / "before")).id)
+            assert before.state == "completed"  # and what is imported late is imported
             limits = resource.prlimit(pid(daemon), resource.RLIMIT_NOFILE)
             resource.prlimit(pid(daemon), resource.RLIMIT_NOFILE, (3, limits[1]))
             with socket.socket(socket.AF_UNIX) as late:
@@ -409,7 +410,7 @@ def test_a_clock_that_jumps_back_an_hour_is_said_and_moves_no_task_no_deadline_a
             assert failure(ours.wait(limited.id, timeout_s=PATIENCE)) == "DEADLINE_EXCEEDED"
             assert failure(ours.wait(silent.id, timeout_s=PATIENCE)) == "PRODUCER_LOST"
             assert failure(ours.wait(later.id, timeout_s=PATIENCE)) == "DEADLINE_EXCEEDED"
-            assert 1.4 < time.monotonic() - began < PATIENCE
+            assert time.monotonic() - began > 1.4
             assert ours.wait(copied.id, timeout_s=PATIENCE).state == "completed"
             done = ours.complete(spanning.id)
             until(lambda: "the clock was set back by 3600 seconds" in daemon.log, other)

@@ -364,6 +364,7 @@ async def test_long_messages_that_end_together_are_read_one_by_one_and_others_se
 ) -> None:
     """All were parsed in one pass of the event loop: with some hundred of them the watchdog ended the daemon."""
     async with daemon() as running, running.peer() as other, AsyncExitStack() as stack:
+        await other.call("Task.ls")  # from here on our user is known, and looked up in no thread
         peers = [await stack.enter_async_context(running.peer()) for _ in range(24)]
         for each in peers:
             await each.send(head + MANY[:-1])

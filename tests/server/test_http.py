@@ -20,7 +20,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from taskd.dialects import native
 from tests.bench import ROOT
-from tests.server.conftest import Daemon, Start
+from tests.server.conftest import LATEST, Daemon, Start
 
 Json = object
 
@@ -61,7 +61,7 @@ class Web:
 
     async def reply(self, *, to_head: bool = False) -> Reply:
         """The next response; EOFError when there is none any more."""
-        with trio.fail_after(20):
+        with trio.fail_after(LATEST):
             while b"\r\n\r\n" not in self._buffer:
                 await self._more()
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")

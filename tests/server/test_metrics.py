@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import attrs
 import pytest
@@ -105,13 +106,15 @@ async def test_a_call_that_waits_takes_as_long_as_it_waits(daemon: Start) -> Non
     async with daemon() as running, running.peer() as peer:
         task = await peer.call("Task.start", operation="external")
         await peer.call("Task.wait", id=task["id"], timeout_s=0.06)
+        began = perf_counter()
         await peer.call("Task.get", id=task["id"])
+        passed = perf_counter() - began
         found = await scraped(running)
 
     assert value(found, "request_seconds_sum", dialect="native", method="Task.wait") >= 0.05
     assert value(found, "request_seconds_bucket", dialect="native", method="Task.wait", le="0.05") == 0
     assert value(found, "request_seconds_bucket", dialect="native", method="Task.wait", le="+Inf") == 1
-    assert value(found, "request_seconds_sum", dialect="native", method="Task.get") < 5
+    assert value(found, "request_seconds_sum", dialect="native", method="Task.get") < passed
 
 
 @attrs.frozen
@@ -259,6 +262,7 @@ async def over(store: MemoryStore, folder: Path) -> AsyncIterator[Daemon]:
 
 
 async def test_health_tells_what_a_monitor_asks(daemon: Start) -> None:
+    began = trio.current_time()
     async with daemon() as running:
         with trio.fail_after(20):
             while running.service.health.recovering:
@@ -269,7 +273,7 @@ async def test_health_tells_what_a_monitor_asks(daemon: Start) -> None:
     assert reply.status == 200
     assert said.pop("version")
     assert said.pop("revision") >= 0
-    assert 0 <= said.pop("loop_lag_s") < 20
+    assert 0 <= said.pop("loop_lag_s") < trio.current_time() - began
     assert said == {"status": "ok", "unfinished_tasks": 0, "store_writable": True, "recovering": False}
 
 

@@ -56,13 +56,11 @@ LOG = logging.StreamHandler(StringIO())
 
 @pytest.fixture(autouse=True)
 def log() -> Iterator[None]:
-    """As it was; meanwhile there is a handler like the daemon's."""
-    level = logging.getLogger().level
+    """Meanwhile there is a handler like the daemon's."""
     LOG.setFormatter(logs.Line("text", journal=True))
     logging.getLogger().addHandler(LOG)
     yield
     logging.getLogger().removeHandler(LOG)
-    logging.getLogger().setLevel(level)
 
 
 def outcome(reply: Any) -> object:
@@ -173,12 +171,16 @@ async def connections(running: Daemon) -> object:
 
 
 async def in_flight(running: Daemon) -> object:
-    async with running.peer() as peer:
-        id = (await peer.call("Task.start", operation="external"))["id"]
-        for number, seconds in ((1, 0.2), (2, 0)):
+    """In which order two waits are answered, of which the second is over at once and the first, where it need not
+    end for the second to begin, only then."""
+    async with running.peer() as peer, running.peer() as producer:
+        id = (await producer.call("Task.start", operation="external"))["id"]
+        for number, seconds in ((1, 0.2 if running.settings.requests_in_flight == 1 else 1000), (2, 0)):
             params = {"id": id, "timeout_s": seconds}
             await peer.send({"jsonrpc": "2.0", "method": "Task.wait", "params": params, "id": number})
-        return [(await peer.reply())["id"] for _ in range(2)]
+        first = (await peer.reply())["id"]
+        await producer.call("Task.complete", id=id)
+        return [first, (await peer.reply())["id"]]
 
 
 async def unfinished(running: Daemon) -> object:
@@ -417,6 +419,7 @@ async def test_whoever_is_looked_up_while_the_roles_change_gets_the_new_ones(
 ) -> None:
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Slow, "go", threading.Event())
     async with daemon(socket_mode="0666", admins=Slow(("nobody",))) as running, running.peer() as root:
         async with nobody() as early:
             await trio.testing.wait_all_tasks_blocked()
