@@ -30,7 +30,10 @@ from taskd.states import State
 
 PLACES: Final = 2
 
-MADE: Final = "made"
+
+def made(attempt: int) -> str:
+    """What an ``errand`` or a ``chore`` logs in that attempt."""
+    return f"made, attempt {attempt}"
 
 
 class No(Exception):
@@ -73,7 +76,8 @@ class Fact:
         return self.state is State.RUNNING and not self.external
 
     def begun(self) -> Fact:
-        return attrs.evolve(self, state=State.RUNNING, attempt=self.attempt + 1, log=(*self.log, MADE))
+        attempt = self.attempt + 1
+        return attrs.evolve(self, state=State.RUNNING, attempt=attempt, log=(*self.log, made(attempt)))
 
     def stopped(self, end: State, *, cancel: bool = False, error: str | None = None) -> Fact:
         """The work stops: what it made is undone, or owed."""

@@ -42,7 +42,7 @@ from taskd.store.memory import MemoryStore
 from taskd.store.schema import connect
 from taskd.store.sqlite import SqliteStore
 from tests.bench import ROOT, running, user
-from tests.law import MADE, PLACES, Fact, Law, No
+from tests.law import PLACES, Fact, Law, No, made
 from tests.programs import PROGRAMS, Call, Cut, Happens, Prune, Step
 from tests.proof import RANDOM, Outcome, Proof, Sample, Verdict
 from tests.test_watching import Fold
@@ -83,12 +83,14 @@ class World:
         self.told[id] = how
         self._news.setdefault(id, trio.Event()).set()
 
-    def operation(self, name: str) -> Operation:
+    def operation(self, name: str, attempt: Callable[[str], int]) -> Operation:
+        """``attempt`` tells the how-manieth it is of a task: what is logged in one is not taken for another's."""
+
         async def run(params: TripParams, handle: Handle) -> JSON:
             await handle.journal("unmake", id=handle.id)
             self.made.add(handle.id)
             handle.progress(1, 2, "halves")
-            await handle.log(MADE)
+            await handle.log(made(attempt(handle.id)))
             await self._news.setdefault(handle.id, trio.Event()).wait()
             if self.told[handle.id] == "give_out":
                 raise OSError(28, "No space left on device")
@@ -221,9 +223,8 @@ class Run:
     async def life(self) -> AsyncIterator[None]:
         """A daemon from its start to its end, with who watches it."""
         self.world, self.crashed = self.world.photograph(), False
-        operations = {name: self.world.operation(name) for name in ("errand", "chore")} | {
-            "external": external.OPERATION
-        }
+        operations = {name: self.world.operation(name, self.attempt) for name in ("errand", "chore")}
+        operations["external"] = external.OPERATION
         workspace = str(self.folder / "workspace")
         self.waiters = []
         for fold in self.folds.values():
@@ -237,6 +238,11 @@ class Run:
                         self.nursery.start_soon(self.watch, CALLERS[name], fold)
                     yield
                     self.nursery.cancel_scope.cancel()
+
+    def attempt(self, id: str) -> int:
+        live = self.service.registry.get(id)
+        assert live is not None
+        return live.task.attempt
 
     async def watch(self, who: Caller, fold: Fold) -> None:
         watch = await watching.begin(self.service, who, since=fold.since, log=True, log_from=fold.log_from)
@@ -463,16 +469,18 @@ class Run:
     # At rest.
 
     async def at_rest(self, check: Callable[[], AsyncIterator[str]]) -> None:
-        """Wait until nothing is wrong; what stays wrong is. When its time is up it is looked at once more: if we
-        stood still meanwhile, what waited for a time has its turn only now.
+        """Wait until nothing is wrong, and nothing has moved while that was looked at; what stays wrong is. When
+        its time is up it is looked at once more: if we stood still meanwhile, what waited for a time has its turn
+        only now.
         """
-        give_up, last = trio.current_time() + PATIENCE, False
+        feed, give_up, last = self.service.registry.feed, trio.current_time() + PATIENCE, False
         while True:
             await self.rest()
+            before = feed.revision
             wrong = [each async for each in check()]
-            if not wrong:
+            if not wrong and feed.revision == before:
                 return
-            assert not last, "\n".join(wrong)
+            assert not last, "\n".join(wrong or ["it does not come to rest"])
             last = trio.current_time() >= give_up
             await trio.sleep(0.5)
 
