@@ -86,10 +86,10 @@ def main() -> None:
         from taskd.cli import shells
 
         sys.exit(shells.complete(taskctl))
-    sys.exit(run())
+    sys.exit(obey())
 
 
-def run() -> int:
+def obey() -> int:
     """Do what the command line says; the exit code."""
     try:
         code = taskctl.main(prog_name="taskctl", standalone_mode=False)

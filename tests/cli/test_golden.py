@@ -298,7 +298,7 @@ def test_what_goes_wrong_with_a_file_is_not_told_of_the_output(
     monkeypatch.setattr(doctor.command, "params", [])
     monkeypatch.setattr("sys.argv", ["taskctl", "doctor"])
     with pytest.raises(FileNotFoundError):
-        cli.run()
+        cli.obey()
     assert capsys.readouterr().err == ""
 
 
@@ -658,11 +658,11 @@ def test_a_reader_that_went_ends_it_quietly(taskctl: Taskctl) -> None:
     ],
 )
 def test_an_output_that_cannot_be_written_is_one_sentence(
-    few: DaemonProcess, tmp_path: Path, command: str, code: int, sentence: str
+    taskctl: Taskctl, tmp_path: Path, command: str, code: int, sentence: str
 ) -> None:
     done = subprocess.run(
         ["sh", "-c", f'"$PYTHON" -c "$MAIN" {command}'],
-        env=Taskctl(few.socket).environment(PYTHON=PROGRAM[0], MAIN=PROGRAM[2], COPY=str(tmp_path / "copy")),
+        env=taskctl.environment(PYTHON=PROGRAM[0], MAIN=PROGRAM[2], COPY=str(tmp_path / "copy")),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -737,7 +737,7 @@ def test_a_command_loads_nothing_that_it_can_do_without(
     taskctl: Taskctl, command: list[str], without: set[str]
 ) -> None:
     script = (
-        f"import sys; from taskd import cli; sys.argv = ['taskctl', *{command}]; code = cli.run();"
+        f"import sys; from taskd import cli; sys.argv = ['taskctl', *{command}]; code = cli.obey();"
         f"sys.exit(code or ' '.join({without} & set(sys.modules)) or None)"
     )
 
