@@ -215,8 +215,10 @@ async def test_who_waits_by_the_hundred_and_does_not_read_is_let_go_of(daemon: S
     """Every reply was made before its turn to be sent: one connection took gigabytes."""
     async with daemon(max_reply_bytes=65536) as running, running.peer() as producer, running.peer() as deaf:
         id = (await producer.call("Task.start", operation="external"))["id"]
+        assert await deaf.call("Task.ls") == [id]  # it is known who that is
         for number in range(200):
             await deaf.send({"method": "Task.wait", "params": [{"id": id}], "id": number})
+        await wait_all_tasks_blocked()  # all of them wait
         await producer.call("Task.complete", id=id, result="x" * 60_000)
         with trio.fail_after(20):
             received = 0
