@@ -494,9 +494,9 @@ async def test_a_task_beside_a_block_is_not_forgotten_when_it_ends(shared: Daemo
 
 async def test_a_block_that_is_cancelled_is_left_when_its_task_has_ended(shared: DaemonProcess) -> None:
     async with client.open(shared.socket) as daemon:
-        with trio.move_on_after(0.1) as scope:
+        with trio.CancelScope() as scope:
             async with daemon.running("command", {"argv": ["sleep", "600"]}) as task:
-                pass
+                scope.deadline = trio.current_time() + 0.1
 
         assert scope.cancelled_caught
         assert task.record.state == "cancelled"

@@ -20,7 +20,7 @@ from taskd.service import Query, Report, Service, bounds, notes
 from taskd.service.report import reported
 from taskd.states import State
 from taskd.store.memory import MemoryStore
-from tests.bench import ROOT, ended, running, user
+from tests.bench import ROOT, bounded, ended, running, user
 from tests.dialects.client import login
 from tests.stores import SlowStore, StuckStore
 from tests.test_runner import NoParams, World, operation, reached, residual, table
@@ -126,7 +126,7 @@ async def test_who_waits_for_a_task_that_is_given_up_is_told(
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
             await service.destroy(ROOT, task.id, force=True)
-            with trio.fail_after(1):
+            with bounded():
                 await told.wait()
 
 

@@ -28,7 +28,7 @@ from taskd.states import State
 from taskd.store import Query, Store
 from taskd.store.memory import MemoryStore
 from taskd.store.sqlite import SqliteStore
-from tests.bench import ROOT
+from tests.bench import ROOT, bounded
 from tests.dialects.cloud import ALICE, BOB, UCLOUD, Frame, Screen, Site, heard, quiet, site, update
 from tests.test_runner import operation
 
@@ -247,7 +247,7 @@ async def test_who_breaks_off_in_a_gap_has_what_was_made_and_ended_in_it(tmp_pat
         await ucloud.post(goes, messageToAppend="g")
         for _ in range(3):
             await ucloud.create(BOB)
-        with trio.fail_after(5):
+        with bounded():
             frames = [await anext(stream) for _ in range(count)]
         await stream.aclose()
         await back(ucloud, frames)
