@@ -19,11 +19,15 @@ from tests.process import PATIENCE, DaemonProcess
 
 PROGRAM = [sys.executable, "-c", "from taskd.cli import main; main()"]
 
-# The same, but it waits for a daemon that is away as long as a busy machine may take to start it again.
+# The same, but it waits for a daemon, also one that is away, as long as a busy machine may take.
 PATIENT = [
     sys.executable,
     "-c",
-    f"from taskd.cli import main, watch; watch.PATIENCE = {PATIENCE}.0; main()",
+    f"""
+from taskd.cli import checks, doctor, main, tab, watch
+checks.PATIENCE = doctor.PATIENCE = tab.PATIENCE_S = watch.PATIENCE = {PATIENCE}.0
+main()
+""",
 ]
 
 

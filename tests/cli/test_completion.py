@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,16 +12,9 @@ from taskd.cli import shells
 from taskd.cli import tab as offers
 from taskd.cli import taskctl as taskctl_command
 from taskd.client import Daemon, Record
-from tests.cli.conftest import Taskctl
+from tests.cli.conftest import PATIENT, Taskctl
 from tests.cli.tmux import Terminal, terminal
 from tests.process import PATIENCE, DaemonProcess
-
-# ``taskctl``, but whoever has pressed the key waits as long as a busy machine takes.
-TASKCTL = f"""#!{sys.executable}
-from taskd.cli import main, tab
-tab.PATIENCE_S = {PATIENCE}.0
-main()
-"""
 
 # How each is started without anybody's own settings, and what makes it complete.
 SHELLS = {
@@ -63,7 +55,7 @@ def test_a_command_line_is_typed_with_the_tab_key(
     (tmp_path / "disk image").touch()
     (tmp_path / "rc").write_text(f"cd {tmp_path}\n{SHELLS[shell][1]}")
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "taskctl").write_text(TASKCTL)
+    (tmp_path / "bin" / "taskctl").write_text(f"#!{PATIENT[0]}{PATIENT[2]}")
     (tmp_path / "bin" / "taskctl").chmod(0o755)
     env = taskctl.environment(PATH=f"{tmp_path}/bin:/usr/bin:/bin", HOME=str(tmp_path), TERM="xterm-256color")
     with terminal(tmp_path, f"env PATH={env['PATH']} {SHELLS[shell][0]}", env) as shown:

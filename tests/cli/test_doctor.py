@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,21 +21,13 @@ from taskd.cli.checks import Finding, Level
 from taskd.cli.exits import Exit
 from taskd.cli.sentences import sentence
 from taskd.errors import NoDaemon
-from tests.cli.conftest import Said, Taskctl
+from tests.cli.conftest import PATIENT, Said, Taskctl
 from tests.operations.conftest import mounted
-from tests.process import PATIENCE, DaemonProcess
+from tests.process import DaemonProcess
 
 NOBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-
-
-# It gives a daemon that stands still for a while the time to answer.
-PATIENT = [
-    sys.executable,
-    "-c",
-    f"from taskd.cli import checks, doctor, main; doctor.PATIENCE = checks.PATIENCE = {PATIENCE}.0; main()",
-]
 
 
 def ask(daemon: DaemonProcess, *options: str, **env: str) -> Said:

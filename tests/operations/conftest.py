@@ -155,6 +155,7 @@ def let_go(backing: Path, device: Path | None = None) -> None:
     name, until = os.path.realpath(backing), time.monotonic() + 4 * PATIENCE
     while name in _shown(device.name if device else "loop*"):
         assert time.monotonic() < until, f"{name} is still a block device"
+        time.sleep(0.01)
 
 
 def _shown(devices: str) -> Iterator[str]:
@@ -174,6 +175,7 @@ def _set_up(node: Path, backing: Path) -> None:
         except subprocess.CalledProcessError as error:
             if "busy" not in error.stderr or time.monotonic() > until:
                 raise
+        time.sleep(0.01)
 
 
 @contextmanager
